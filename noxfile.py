@@ -1,0 +1,79 @@
+"""One session a purpose: `nox -s tests types lint wheel docs bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nox
+
+nox.options.sessions = ["tests", "types", "lint", "wheel", "docs"]
+nox.options.default_venv_backend = "venv"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.error_on_missing_interpreters = True
+
+PINS = ("-c", "constraints.txt")
+GROUPS = nox.project.load_toml("pyproject.toml")["dependency-groups"]
+
+
+def _install(session: nox.Session, *groups: str, editable: bool = True) -> None:
+    wanted = [requirement for group in groups for requirement in GROUPS[group]]
+    session.install(*PINS, *(["-e", "."] if editable else []), *wanted)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Everything that must hold; `-- PATH` or pytest options narrow it."""
+    _install(session, "test")
+    session.run("pytest", *(session.posargs or ["-q"]))
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """mypy --strict over everything."""
+    _install(session, "test", "types")
+    session.install(*PINS, "nox")
+    session.run("mypy", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """ruff: rules and format."""
+    _install(session, "lint", editable=False)
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """What ships works outside the checkout: build sdist → wheel, install it, run it from an empty folder."""
+    dist = Path(session.create_tmp()).resolve() / "dist"
+    session.install(*PINS, "build", "hatchling")
+    session.run("python", "-m", "build", "--no-isolation", "--outdir", str(dist), ".")
+    (built,) = dist.glob("*.whl")
+    session.run("python", "-m", "pip", "install", "-q", *PINS, "--force-reinstall", str(built))
+    with session.chdir(session.create_tmp()):
+        session.run("messageapp", "--version")
+        session.run("messageapp", "vectors", "check")
+        session.run(
+            "python", "-c", "import messageapp_cli, messageapp_keys, sys; assert 'site-packages' in messageapp_cli.__file__"
+        )
+        script = Path("story.txt")
+        script.write_text("list\nchat bob\nhello\n/exit\nexit\n")
+        session.run("sh", "-c", f"messageapp demo < {script} > story.out", external=True)
+        assert "CHAT IS SECURE! with bob" in Path("story.out").read_text()
+    for path in dist.iterdir():
+        path.unlink()
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The generated parts of docs/ are current."""
+    _install(session)
+    session.run("python", "-m", "messageapp_cli.docs", *(session.posargs or ["--check"]))
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Figures, never verdicts: `nox -s bench -- --quick` for a short run."""
+    _install(session, "test")
+    session.run("python", "tests/bench/run.py", *session.posargs)
