@@ -1,0 +1,145 @@
+"""The owner's own small CA and the server certificate that it issues (protocol §3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519, mldsa, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from .certificate_reading import CertificateRefused, Refusal, address_of, folded, in_utc, leaf_names
+from .signing import RSA_EXPONENT, PrivateKey
+
+__all__ = [
+    "MAX_LEAF_LIFETIME",
+    "RENEW_BEFORE",
+    "load_private_key_pem",
+    "make_ca",
+    "make_server_certificate",
+    "needs_renewal",
+    "private_key_pem",
+]
+
+MAX_LEAF_LIFETIME: Final = timedelta(days=398)  # what public CAs keep to; a stolen key is of no use for longer
+RENEW_BEFORE: Final = timedelta(days=30)
+_CA_LIFETIME: Final = timedelta(days=3650)
+_CLOCK_SKEW: Final = timedelta(hours=1)  # a client whose clock is behind can log in to a new server
+_RSA_BITS: Final = 3072
+_MAX_COMMON_NAME: Final = 64  # X.520 ub-common-name
+
+
+def make_ca(
+    now: datetime, name: str = "MessageApp CA", key: PrivateKey | None = None
+) -> tuple[PrivateKey, x509.Certificate]:
+    """A CA of one's own for ten years, which signs server certificates and nothing below them.
+
+    ``now`` is aware, else ValueError. Makes an RSA-3072 key (120 to 560 ms: not for the event loop) unless one is
+    given.
+    """
+    key = key or rsa.generate_private_key(RSA_EXPONENT, _RSA_BITS)
+    start = in_utc(now).replace(microsecond=0) - _CLOCK_SKEW
+    subject = _common_name(name)
+    builder = _builder(subject, subject, key, start, start + _CA_LIFETIME)
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+    builder = builder.add_extension(_key_usage("key_cert_sign", "crl_sign"), critical=True)
+    return key, builder.sign(key, _digest_for(key))
+
+
+def make_server_certificate(
+    ca_key: PrivateKey, ca_cert: x509.Certificate, names: Sequence[str], now: datetime, key: PrivateKey | None = None
+) -> tuple[PrivateKey, x509.Certificate]:
+    """A server certificate for ``names`` (DNS names and IP texts, kept in order; the first is also the common name).
+
+    Valid from an hour ago, for 398 days or until the CA ends. Makes an RSA-3072 key unless one is given: not for the
+    event loop. Raises ValueError without a name, for one that is not ASCII and for a naive ``now``.
+    Source: protocol §3, §20.8.
+    """
+    if not names:
+        raise ValueError("a server certificate needs a name")
+    key = key or rsa.generate_private_key(RSA_EXPONENT, _RSA_BITS)
+    start = in_utc(now).replace(microsecond=0) - _CLOCK_SKEW
+    end = min(start + MAX_LEAF_LIFETIME, ca_cert.not_valid_after_utc)
+    issuer_id = ca_cert.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    authority = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_id)
+    general = [_general_name(name) for name in dict.fromkeys(names)]
+    builder = _builder(_common_name(names[0][:_MAX_COMMON_NAME]), ca_cert.subject, key, start, end)
+    builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+    builder = builder.add_extension(x509.SubjectAlternativeName(general), critical=False)
+    builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+    builder = builder.add_extension(_key_usage("digital_signature"), critical=True)
+    builder = builder.add_extension(authority, critical=False)
+    return key, builder.sign(ca_key, _digest_for(ca_key))
+
+
+def needs_renewal(cert: x509.Certificate, names: Sequence[str], now: datetime) -> bool:
+    """True with less than 30 days left, or when one of ``names`` is not in the certificate."""
+    held = {folded(name) for name in leaf_names(cert)}
+    return cert.not_valid_after_utc - in_utc(now) < RENEW_BEFORE or any(folded(name) not in held for name in names)
+
+
+def private_key_pem(key: PrivateKey) -> bytes:
+    """The server's key as PKCS#8 PEM without a passphrase: a server starts unattended, the file's mode protects it."""
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def load_private_key_pem(pem: bytes) -> PrivateKey:
+    """The reverse, with the library's consistency check (35 ms and more for RSA: load once).
+
+    Raises `CertificateRefused` (MALFORMED, or KEY for a kind of key that is not used here).
+    """
+    try:
+        key = serialization.load_pem_private_key(pem, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise CertificateRefused(Refusal.MALFORMED, "the private key of the certificate cannot be read") from None
+    if not isinstance(key, PrivateKey):
+        raise CertificateRefused(Refusal.KEY, "the private key of the certificate is of a kind that is not used here")
+    return key
+
+
+def _general_name(name: str) -> x509.DNSName | x509.IPAddress:
+    address = address_of(name)
+    return x509.DNSName(name) if address is None else x509.IPAddress(address)
+
+
+def _common_name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def _digest_for(key: PrivateKey) -> hashes.SHA256 | None:
+    return None if isinstance(key, mldsa.MLDSA65PrivateKey | ed25519.Ed25519PrivateKey) else hashes.SHA256()
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: PrivateKey, start: datetime, end: datetime
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(end)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    )
+
+
+def _key_usage(*uses: str) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature="digital_signature" in uses,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign="key_cert_sign" in uses,
+        crl_sign="crl_sign" in uses,
+        encipher_only=False,
+        decipher_only=False,
+    )
