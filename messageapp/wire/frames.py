@@ -1,0 +1,101 @@
+"""Frames (protocol §2): `u32 length | u8 type | body`, length = 1 + |body|.
+
+The limit is checked on the four length bytes alone, before a byte of the body is waited for or kept. Which limit holds
+follows from the types that are in turn, so a peer before login never makes us hold more than its one message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+from messageapp.errors import RemoteProtocolError
+
+__all__ = ["FRAME_LIMITS", "Frame", "FrameBuffer", "FrameType", "encode_frame"]
+
+
+class FrameType(IntEnum):
+    M1 = 0x01
+    M2 = 0x02
+    M3 = 0x03
+    M4 = 0x04
+    RECORD = 0x10
+    ALERT = 0x1F
+
+
+FRAME_LIMITS: Final = {
+    FrameType.M1: 4096,
+    FrameType.M2: 32_768,
+    FrameType.M3: 8192,
+    FrameType.M4: 4096,
+    FrameType.RECORD: 131_072,
+    FrameType.ALERT: 4,
+}
+"""Largest length field of each type (protocol §2; M2 by §20.8: a chain of ML-DSA-65 certificates is long)."""
+
+_HEADER: Final = 4
+ALERT_FORMAT: Final = 1
+ALERT_SIZE: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    type: FrameType
+    body: bytes
+
+    @property
+    def wire(self) -> bytes:
+        """All bytes including length and type: what the transcript hashes."""
+        return encode_frame(self.type, self.body)
+
+
+def encode_frame(kind: FrameType, body: bytes) -> bytes:
+    return (1 + len(body)).to_bytes(4, "big") + bytes((kind,)) + body
+
+
+class FrameBuffer:
+    """Bytes in, frames out, at any split. Linear: the consumed prefix is dropped once a `feed`, not once a frame."""
+
+    __slots__ = ("_buffer", "_start")
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._start = 0
+
+    def feed(self, data: bytes) -> None:
+        if self._start:
+            del self._buffer[: self._start]
+            self._start = 0
+        self._buffer += data
+
+    @property
+    def pending(self) -> int:
+        """Bytes of an unfinished frame."""
+        return len(self._buffer) - self._start
+
+    def next_untrusted(self, expected: Collection[FrameType]) -> Frame | None:
+        """The next whole frame, or None until more bytes came.
+
+        Raises `RemoteProtocolError` with alert 4 for a length over every expected limit and alert 1 for a type out of
+        turn.
+        """
+        if self.pending < _HEADER:
+            return None
+        start = self._start
+        length = int.from_bytes(self._buffer[start : start + _HEADER], "big")
+        if not 1 <= length <= max(FRAME_LIMITS[kind] for kind in expected):
+            raise RemoteProtocolError("a frame is longer than allowed" if length else "a frame has no type", ALERT_SIZE)
+        if self.pending < _HEADER + 1:
+            return None
+        kind = self._buffer[start + _HEADER]
+        if kind not in expected:
+            raise RemoteProtocolError("a frame is of a type that is not in turn", ALERT_FORMAT)
+        if length > FRAME_LIMITS[FrameType(kind)]:
+            raise RemoteProtocolError("a frame is longer than allowed", ALERT_SIZE)
+        end = start + _HEADER + length
+        if end > len(self._buffer):
+            return None
+        self._start = end
+        return Frame(FrameType(kind), bytes(memoryview(self._buffer)[start + _HEADER + 1 : end]))

@@ -1,0 +1,212 @@
+"""The bytes of M1, M2 and M3 (protocol §4.1, §4.3, §4.4) and of ALERT. Parsing raises `Malformed` and nothing else."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Final
+
+from messageapp_keys.codec import (
+    Malformed,
+    Reader,
+    ascii_text,
+    reading_untrusted,
+    tlvs,
+    u8,
+    u16,
+    u32,
+    vec8,
+    vec16,
+    vec24,
+)
+from messageapp_keys.identity import Signatures, read_signatures, write_signatures
+from messageapp_keys.names import is_username
+
+__all__ = [
+    "HIDE_USER",
+    "M1",
+    "M2",
+    "M3",
+    "MAGIC",
+    "MAX_CHAIN",
+    "TLV_DEVICE",
+    "VERSION",
+    "Alert",
+    "M2Core",
+    "M3Proof",
+    "server_name_untrusted",
+]
+
+MAGIC: Final = b"MSGAPP\0\x02"
+VERSION: Final = 2
+HIDE_USER: Final = 1
+TLV_DEVICE: Final = 1
+MAX_CHAIN: Final = 3
+_RANDOM: Final = 32
+_SERVER_NAME: Final = re.compile(r"[A-Za-z0-9_.:-]{1,253}", re.ASCII)
+
+
+def server_name_untrusted(data: bytes) -> str:
+    """An ASCII DNS name or IP text."""
+    text = ascii_text(data)
+    if not _SERVER_NAME.fullmatch(text):
+        raise Malformed("a server name is a DNS name or an IP address")
+    return text
+
+
+def _codes(values: tuple[int, ...]) -> bytes:
+    return u8(len(values)) + b"".join(map(u16, values))
+
+
+def _read_codes(reader: Reader, most: int) -> tuple[int, ...]:
+    count = reader.u8()
+    if not 1 <= count <= most:
+        raise Malformed("a list of offers is empty or too long")
+    return tuple(reader.u16() for _ in range(count))
+
+
+@dataclass(frozen=True, slots=True)
+class M1:
+    random: bytes  # [32] R1
+    versions: tuple[int, ...]
+    suites: tuple[int, ...]
+    sigalgs: tuple[int, ...]
+    server: str
+    username: str  # "" with HIDE_USER
+    flags: int = 0
+    tlvs: dict[int, bytes] = field(default_factory=dict)
+
+    def encode(self) -> bytes:
+        return b"".join(
+            (
+                MAGIC,
+                self.random,
+                _codes(self.versions),
+                _codes(self.suites),
+                _codes(self.sigalgs),
+                u32(self.flags),
+                vec8(self.server.encode()),
+                vec8(self.username.encode()),
+                vec16(tlvs(self.tlvs)),
+            )
+        )
+
+    @classmethod
+    def parse_untrusted(cls, body: bytes) -> M1:
+        with reading_untrusted(body) as reader:
+            if reader.take(len(MAGIC)) != MAGIC:
+                raise Malformed("not a MessageApp client")
+            random = reader.take(_RANDOM)
+            versions, suites, sigalgs = _read_codes(reader, 8), _read_codes(reader, 16), _read_codes(reader, 8)
+            flags = reader.u32()
+            server = server_name_untrusted(reader.vec8())
+            raw_name = reader.vec8()
+            extra = Reader(reader.vec16()).tlvs()
+        username = "" if not raw_name else ascii_text(raw_name)
+        if bool(flags & HIDE_USER) != (username == "") or (username and not is_username(username)):
+            raise Malformed("the username has not the form of one")
+        if TLV_DEVICE in extra and len(extra[TLV_DEVICE]) != 16:
+            raise Malformed("a device id has 16 bytes")
+        return cls(random, versions, suites, sigalgs, server, username, flags, extra)
+
+
+@dataclass(frozen=True, slots=True)
+class M2Core:
+    """M2 up to its signature algorithm: what the signature is over."""
+
+    random: bytes  # [32] R2
+    version: int
+    suite: int
+    temp_pub: bytes
+    chain: tuple[bytes, ...]  # DER, leaf first
+    sigalg: int
+    tlvs: dict[int, bytes] = field(default_factory=dict)
+
+    def encode(self) -> bytes:
+        return b"".join(
+            (
+                self.random,
+                u16(self.version),
+                u16(self.suite),
+                u32(0),
+                vec16(self.temp_pub),
+                u8(len(self.chain)),
+                *map(vec24, self.chain),
+                vec16(tlvs(self.tlvs)),
+                u16(self.sigalg),
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class M2:
+    core: M2Core
+    core_bytes: bytes
+    signature: bytes
+
+    @classmethod
+    def parse_untrusted(cls, body: bytes) -> M2:
+        with reading_untrusted(body) as reader:
+            random, version, suite, flags = reader.take(_RANDOM), reader.u16(), reader.u16(), reader.u32()
+            if flags:
+                raise Malformed("M2 has a flag set")
+            temp_pub = reader.vec16()
+            count = reader.u8()
+            if not 1 <= count <= MAX_CHAIN:
+                raise Malformed("a chain has one to three certificates")
+            chain = tuple(reader.vec24() for _ in range(count))
+            extra = Reader(reader.vec16()).tlvs()
+            core = M2Core(random, version, suite, temp_pub, chain, reader.u16(), extra)
+            core_bytes = reader.consumed()
+            return cls(core, core_bytes, reader.vec16())
+
+    def encode(self) -> bytes:
+        return self.core_bytes + vec16(self.signature)
+
+
+@dataclass(frozen=True, slots=True)
+class M3:
+    encapsulated: bytes  # Enc(K)
+    sealed: bytes  # M3Proof under k_m3: ciphertext || tag
+
+    def encode(self) -> bytes:
+        return vec16(self.encapsulated) + vec16(self.sealed)
+
+    @classmethod
+    def parse_untrusted(cls, body: bytes) -> M3:
+        with reading_untrusted(body) as reader:
+            return cls(reader.vec16(), reader.vec16())
+
+
+@dataclass(frozen=True, slots=True)
+class M3Proof:
+    """The sealed part of M3."""
+
+    username: str
+    key_id: bytes  # [32]
+    signatures: Signatures
+
+    def encode(self) -> bytes:
+        return vec8(self.username.encode()) + self.key_id + write_signatures(self.signatures)
+
+    @classmethod
+    def parse_untrusted(cls, plaintext: bytes) -> M3Proof:
+        with reading_untrusted(plaintext) as reader:
+            return cls(ascii_text(reader.vec8()), reader.take(32), read_signatures(reader))
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """An unauthenticated hint (protocol §7): shown, never acted upon."""
+
+    code: int
+    retry: int | None = None  # seconds
+
+    def encode(self) -> bytes:
+        return u8(self.code) + (b"" if self.retry is None else u16(self.retry))
+
+    @classmethod
+    def parse_untrusted(cls, body: bytes) -> Alert:
+        with reading_untrusted(body) as reader:
+            code = reader.u8()
+            return cls(code, None if reader.at_end else reader.u16())
