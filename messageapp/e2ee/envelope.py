@@ -1,0 +1,56 @@
+"""What stands inside a ratchet message (protocol §10): TLVs, padded to a multiple of 160 bytes with 80 00 …"""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass
+from typing import Final
+
+from messageapp_keys.codec import Malformed, Reader, tlvs, u64
+
+from messageapp.errors import MessageTooLong
+
+__all__ = ["MAX_TEXT_BYTES", "Envelope", "check_text"]
+
+MAX_TEXT_BYTES: Final = 65_535  # the TLV's length field has 16 bits
+_BLOCK: Final = 160
+_ID, _TIME, _TEXT = 1, 2, 3
+
+
+def check_text(text: str) -> str:
+    """`text` in NFC, a lone surrogate (a terminal in another encoding) as `?`. `MessageTooLong` names the limit."""
+    encoded = unicodedata.normalize("NFC", text).encode("utf-8", "replace")
+    size = len(encoded)
+    if size > MAX_TEXT_BYTES:
+        raise MessageTooLong(f"the message has {size:,} bytes; the limit is {MAX_TEXT_BYTES:,} bytes; nothing was sent")
+    return encoded.decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    id: bytes  # [16]
+    time_ms: int
+    text: str | None = None  # None: not shown
+
+    def encode(self) -> bytes:
+        """Padded plaintext of a ratchet message."""
+        entries = {_ID: self.id, _TIME: u64(self.time_ms)}
+        if self.text is not None:
+            entries[_TEXT] = self.text.encode()
+        marked = tlvs(entries) + b"\x80"
+        return marked.ljust(-(-len(marked) // _BLOCK) * _BLOCK, b"\0")
+
+    @classmethod
+    def parse_untrusted(cls, padded: bytes) -> Envelope:
+        """`Malformed` for wrong padding, TLVs or UTF-8. TLVs of later versions are passed over."""
+        stripped = padded.rstrip(b"\0")
+        if not stripped.endswith(b"\x80"):
+            raise Malformed("a message is not padded")
+        found = Reader(stripped[:-1]).tlvs()
+        identifier, time, text = found.get(_ID, bytes(16)), found.get(_TIME, bytes(8)), found.get(_TEXT)
+        if len(identifier) != 16 or len(time) != 8:
+            raise Malformed("a TLV has not its length")
+        try:
+            return cls(identifier, int.from_bytes(time, "big"), None if text is None else text.decode())
+        except UnicodeDecodeError:
+            raise Malformed("a text is not UTF-8") from None
