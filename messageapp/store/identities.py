@@ -1,0 +1,64 @@
+"""Identities on disk: sealed key files of this home."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from messageapp_keys.identity import PrivateIdentity
+from messageapp_keys.keystore import KeyFileCorrupt, SealedIdentity, WrongPassphrase, seal_identity
+from messageapp_keys.names import BadUsername
+
+from messageapp.errors import LoginRefused, UnusableSetup
+
+from .home import Home, read_secret, write_file
+
+__all__ = ["find_identity", "list_identities", "save_identity", "unseal"]
+
+
+def _parse(path: Path) -> SealedIdentity:
+    try:
+        return SealedIdentity.parse_untrusted(read_secret(path))
+    except KeyFileCorrupt as error:
+        raise UnusableSetup(f"{path}: {error}") from None
+
+
+def find_identity(home: Home, user: str | None) -> SealedIdentity:
+    """The identity of `user`, or the only one of the home. `UnusableSetup` with what to do where there is none."""
+    if user is None:
+        paths = home.identities()
+        if not paths:
+            raise UnusableSetup(f"there is no identity in {home.path} yet; make one: messageapp keygen NAME")
+        if len(paths) > 1:
+            names = ", ".join(path.stem for path in paths)
+            raise UnusableSetup(f"there are several identities ({names}); choose one with --user NAME")
+        return _parse(paths[0])
+    try:
+        path = home.identity(user)
+    except BadUsername as error:
+        raise UnusableSetup(str(error)) from None
+    if not path.exists():
+        raise UnusableSetup(f"there is no identity {user} in {home.path}; make it: messageapp keygen {user}")
+    return _parse(path)
+
+
+def list_identities(home: Home) -> list[SealedIdentity]:
+    return [_parse(path) for path in home.identities()]
+
+
+def save_identity(home: Home, user: str, identity: PrivateIdentity, passphrase: str) -> Path:
+    """Seal and write; `UnusableSetup` where there is one of that name. Takes a moment (Argon2id)."""
+    path = home.identity(user)
+    if path.exists():
+        raise UnusableSetup(f"there is an identity {user} already: {path}; it is not overwritten")
+    write_file(path, seal_identity(user, identity, passphrase))
+    return path
+
+
+def unseal(sealed: SealedIdentity, passphrase: str) -> PrivateIdentity:
+    """Takes a moment (Argon2id). A wrong passphrase is `LoginRefused`: it is known before a byte is sent."""
+    try:
+        return sealed.unseal(passphrase)
+    except WrongPassphrase:
+        raise LoginRefused(f"wrong passphrase for {sealed.user}") from None
+    except KeyFileCorrupt as error:
+        raise UnusableSetup(f"the key file of {sealed.user} is damaged: {error}") from None

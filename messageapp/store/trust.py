@@ -1,0 +1,99 @@
+"""One account's memory of trust: pins of peers and of servers, and the device id (protocol §3, §11)."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+
+from messageapp_keys.codec import Malformed
+from messageapp_keys.identity import IdentityBundle
+
+from messageapp.errors import UnusableSetup
+
+from .database import stored
+
+__all__ = ["Pin", "ServerPin", "device_id", "find_pin", "find_server", "save_pin", "save_server"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    peer: str
+    server: str
+    bundle: IdentityBundle
+    verified: bool
+    first_ms: int
+    offered: IdentityBundle | None = None
+
+    @property
+    def changed(self) -> bool:
+        return self.offered is not None
+
+
+@dataclass(frozen=True, slots=True)
+class ServerPin:
+    name: str
+    port: int
+    spki_hash: bytes
+    ca_pem: bytes
+    first_ms: int
+
+
+@stored("the pins")
+def device_id(database: sqlite3.Connection, fresh: bytes) -> bytes:
+    """This account's device id; `fresh` becomes it the first time."""
+    with database:
+        database.execute("INSERT INTO device SELECT ? WHERE NOT EXISTS (SELECT 1 FROM device)", (fresh,))
+        (found,) = database.execute("SELECT id FROM device").fetchone()
+    return bytes(found)
+
+
+@stored("the pins")
+def find_pin(database: sqlite3.Connection, peer: str, server: str) -> Pin | None:
+    row = database.execute(
+        "SELECT bundle, offered, verified, first_ms FROM pins WHERE peer = ? AND server = ?", (peer, server)
+    ).fetchone()
+    if row is None:
+        return None
+    bundle, offered, verified, first_ms = row
+    try:
+        return Pin(
+            peer,
+            server,
+            IdentityBundle.parse_untrusted(bundle),
+            bool(verified),
+            first_ms,
+            None if offered is None else IdentityBundle.parse_untrusted(offered),
+        )
+    except Malformed:  # never pinned afresh: that would be how an attacker gets rid of a pin
+        raise UnusableSetup(f"the stored key of {peer} is damaged") from None
+
+
+@stored("the pins")
+def save_pin(database: sqlite3.Connection, pin: Pin) -> None:
+    database.execute(
+        "INSERT OR REPLACE INTO pins (peer, server, bundle, offered, verified, first_ms) VALUES (?, ?, ?, ?, ?, ?)",
+        (
+            pin.peer,
+            pin.server,
+            pin.bundle.encode(),
+            None if pin.offered is None else pin.offered.encode(),
+            int(pin.verified),
+            pin.first_ms,
+        ),
+    )
+
+
+@stored("the pins")
+def find_server(database: sqlite3.Connection, name: str, port: int) -> ServerPin | None:
+    row = database.execute(
+        "SELECT name, port, spki_hash, ca_pem, first_ms FROM servers WHERE name = ? AND port = ?", (name, port)
+    ).fetchone()
+    return None if row is None else ServerPin(*row)
+
+
+@stored("the pins")
+def save_server(database: sqlite3.Connection, pin: ServerPin) -> None:
+    database.execute(
+        "INSERT OR REPLACE INTO servers VALUES (?, ?, ?, ?, ?)",
+        (pin.name, pin.port, pin.spki_hash, pin.ca_pem, pin.first_ms),
+    )
