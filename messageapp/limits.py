@@ -1,0 +1,68 @@
+"""Every bound that a server puts on strangers and users, with its reason (protocol §7).
+
+Each field is an entry of `[limits]` in `server.toml` and of `serve --limit NAME=VALUE`. Bounds that both sides must
+agree on (frame sizes, padding, counters) are not here but beside the code that holds them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from .errors import UnusableSetup
+
+__all__ = ["Limits", "limit_rows"]
+
+
+def _limit(default: float, unit: str, why: str) -> Any:
+    return field(default=default, metadata={"unit": unit, "why": why})
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Counts are whole, times in seconds, rates in events a second."""
+
+    handshakes: int = _limit(128, "connections", "each may hold 64 KiB and 3 ms of our time before it is known")
+    handshakes_per_address: int = _limit(8, "connections", "one address cannot take all places before login")
+    handshakes_crowded: int = _limit(64, "connections", "from here on, addresses that logged in lately go first")
+    connections_per_second: float = _limit(5, "1/s per address", "a client needs one; a loop of one host is slowed")
+    connections_burst: int = _limit(20, "connections", "a household behind one address starts its clients at once")
+    m1_seconds: float = _limit(5, "s", "M1 is 100 bytes and needs no thought")
+    handshake_seconds: float = _limit(10, "s", "slow links pass, a stalled client does not hold its place")
+    pool_wait_seconds: float = _limit(3, "s", "how long a client that insists on RSA waits for a key")
+    rsa_pool: int = _limit(32, "keys", "a burst of logins; 32 keys are 5 s of one core's background work")
+    sessions: int = _limit(4096, "sessions", "about 100 MiB at worst with idle queues")
+    sessions_per_user: int = _limit(5, "sessions", "a user's devices")
+    queue_frames: int = _limit(256, "frames", "what a recipient may be behind before senders are told")
+    queue_bytes: int = _limit(1 << 20, "bytes", "memory a slow recipient may hold")
+    write_seconds: float = _limit(15, "s", "a peer that reads nothing for so long is gone")
+    commands_per_second: float = _limit(20, "1/s", "faster than anyone types; scripts are slowed")
+    commands_burst: int = _limit(60, "commands", "a script's opening")
+    chats_per_minute: float = _limit(6, "1/min", "ringing is a nuisance")
+    ring_seconds: float = _limit(60, "s", "as a telephone")
+    ping_seconds: float = _limit(60, "s", "keeps address translations open")
+    dead_seconds: float = _limit(150, "s", "two pings unanswered")
+    session_seconds: float = _limit(86_400, "s", "fresh temporary keys once a day")
+    session_bytes: int = _limit(1 << 40, "bytes", "far below any bound of AES-256-GCM")
+    drain_seconds: float = _limit(5, "s", "a shutdown delivers what is queued, but ends")
+
+    @classmethod
+    def from_mapping(cls, given: Mapping[str, object]) -> Limits:
+        """The defaults with `given` put in; `UnusableSetup` for an unknown name or a value not above 0."""
+        known = {entry.name: entry for entry in fields(cls)}
+        changes: dict[str, Any] = {}
+        for name, value in given.items():
+            if name not in known:
+                raise UnusableSetup(f"there is no limit {name}; the limits are {', '.join(known)}")
+            if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+                raise UnusableSetup(f"the limit {name} is a number above 0")
+            changes[name] = float(value) if known[name].type == "float" else int(value)
+        return replace(cls(), **changes)
+
+
+def limit_rows() -> list[tuple[str, str, str, str]]:
+    """(name, default, unit, reason), for help and documentation."""
+    return [
+        (entry.name, f"{entry.default:,}", entry.metadata["unit"], entry.metadata["why"]) for entry in fields(Limits)
+    ]

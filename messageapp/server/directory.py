@@ -1,0 +1,60 @@
+"""The enrolled users as the running server sees them, changes by other processes included."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Protocol
+
+from messageapp_keys.identity import IdentityBundle
+
+from messageapp.errors import MessageAppError, UnusableSetup
+from messageapp.store.users import data_version, find_user
+
+__all__ = ["Directory", "DirectoryUnreadable", "SqliteDirectory"]
+
+
+class DirectoryUnreadable(MessageAppError):
+    """the directory of users cannot be read"""
+
+
+class Directory(Protocol):
+    """Who is enrolled."""
+
+    def find(self, name: str) -> IdentityBundle | None:
+        """The bundle of exactly this spelling, or None. Raises `DirectoryUnreadable`."""
+        ...
+
+    def changed(self) -> bool:
+        """True where others have changed it since `acknowledge`. Raises `DirectoryUnreadable`."""
+        ...
+
+    def acknowledge(self) -> None:
+        """The changes so far were dealt with."""
+        ...
+
+
+class SqliteDirectory:
+    """Reads the file at each login (some µs), so that `user add` counts at once."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+        self._seen = self._known = data_version(database)
+
+    def find(self, name: str) -> IdentityBundle | None:
+        try:
+            user = find_user(self._database, name)
+        except UnusableSetup:
+            return None  # a damaged row lets nobody in
+        except sqlite3.Error:
+            raise DirectoryUnreadable from None
+        return None if user is None else user.bundle
+
+    def changed(self) -> bool:
+        try:
+            self._seen = data_version(self._database)
+        except sqlite3.Error:
+            raise DirectoryUnreadable from None
+        return self._seen != self._known
+
+    def acknowledge(self) -> None:
+        self._known = self._seen

@@ -1,0 +1,177 @@
+"""What a record does: requests of one session become replies to it and events to others. Nothing here waits.
+
+`deliver` is the one place through which anything reaches another user.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Final, TypeVar
+
+import trio
+from messageapp_keys.pem import export_public_pem
+
+from messageapp.errors import RemoteProtocolError
+from messageapp.wire.commands import (
+    VERBS,
+    BadArgument,
+    ByeReason,
+    Call,
+    Echo,
+    ErrorCode,
+    Errors,
+    Invite,
+    Listing,
+    Raw,
+    UnknownVerb,
+    parse_untrusted,
+)
+from messageapp.wire.records import Kind, Record
+from messageapp.wire.states import Role
+
+from .directory import Directory
+from .presence import Message, Presence
+from .session import Session
+
+__all__ = ["Router"]
+
+_T = TypeVar("_T")
+_trace = logging.getLogger("messageapp.server.trace")
+_FREE: Final = frozenset((b"frwd", b"ping", b"pong"))
+"""Verbs that do not count against the rate of commands (protocol §7)."""
+
+
+class Router:
+    """Sessions, presence and the rows of what each verb does."""
+
+    def __init__(self, directory: Directory, ring_seconds: float, sessions_per_user: int) -> None:
+        self._directory = directory
+        self._presence: Presence[Session] = Presence(ring_seconds)
+        self._sessions_per_user = sessions_per_user
+        self.quiet = False  # while shutting down nobody is told that the others leave
+        self._handlers: dict[bytes, Callable[[Session, int, object], None]] = {
+            b"chat": self._chat,
+            b"acpt": lambda session, id, call: self._deliver(id, self._presence.accept(session, _as(call, Call))),
+            b"refu": lambda session, id, call: self._deliver(id, self._presence.refuse(session, _as(call, Call))),
+            b"cach": lambda session, id, call: self._deliver(id, self._presence.cancel(session, _as(call, Invite))),
+            b"exch": lambda session, id, _: self._deliver(id, self._presence.leave_chat(session)),
+            b"list": lambda session, id, _: session.tell(Kind.REPLY, id, "list", Listing(self._presence.listing())),
+            b"help": lambda session, id, _: session.tell(Kind.REPLY, id, "help", Raw(_HELP)),
+            b"ping": lambda session, id, echo: session.tell(Kind.REPLY, id, "pong", _as(echo, Echo)),
+            b"exit": self._exit,
+        }
+
+    # sessions ---------------------------------------------------------------------------------------------------------
+
+    def sessions(self) -> Iterable[Session]:
+        return self._presence.sessions()
+
+    def join(self, session: Session) -> int | None:
+        """Make the session present; how many others the user has, or None where the user is no longer enrolled.
+
+        An older session of the same device, or the oldest of too many, is replaced: a half-open connection never locks
+        a user out.
+        """
+        bundle = self._directory.find(session.user)
+        if bundle is None:
+            return None
+        session.on_end = self.leave
+        entry = self._presence.find(session.user)
+        if entry is not None:
+            same_device = [other for other in entry.sessions if other.device == session.device]
+            others = [other for other in entry.sessions if other.device != session.device]
+            if entry.key_id != bundle.key_id:  # logged in with a key that no longer counts
+                for other in list(entry.sessions):
+                    other.end(ByeReason.REMOVED)
+                same_device = others = []
+            for other in same_device + others[: max(0, len(others) - self._sessions_per_user + 1)]:
+                other.end(ByeReason.REPLACED)
+        pem = export_public_pem(bundle).encode()
+        joined = self._presence.join(session, bundle.key_id, bundle.encode(), pem)
+        return len(joined.sessions) - 1
+
+    def leave(self, session: Session) -> None:
+        messages = self._presence.leave(session)
+        if not self.quiet:
+            self._deliver(0, messages)
+
+    def expire_calls(self) -> None:
+        self._deliver(0, self._presence.expire(trio.current_time()))
+
+    def end_unenrolled(self) -> None:
+        """End the sessions of users that were removed or have another key now."""
+        for session in list(self._presence.sessions()):
+            bundle = self._directory.find(session.user)
+            entry = self._presence.find(session.user)
+            if entry is not None and (bundle is None or bundle.key_id != entry.key_id):
+                session.end(ByeReason.REMOVED)
+
+    # records ----------------------------------------------------------------------------------------------------------
+
+    def receive(self, session: Session, record: Record) -> None:
+        """One record of a client. `RemoteProtocolError` where it ends the session."""
+        if record.verb == b"frwd" and record.kind is Kind.REQUEST:
+            self._forward(session, record)
+            return
+        if _trace.isEnabledFor(logging.INFO):
+            _trace.info("%s #%d %d bytes", _printable(record.verb), session.number, len(record.argument))
+        if record.verb not in _FREE and not session.commands.take(trio.current_time()):
+            self._refuse(session, record.id, ErrorCode.RATE, "too many commands; wait a little")
+            return
+        try:
+            argument = parse_untrusted(Role.CLIENT, record)
+        except UnknownVerb:
+            self._refuse(session, record.id, ErrorCode.UNKNOWN_VERB, "unknown verb")
+        except BadArgument:
+            if record.kind is not Kind.REQUEST:
+                raise RemoteProtocolError("a reply has not the form of one") from None
+            self._refuse(session, record.id, ErrorCode.MALFORMED, "malformed argument")
+        else:
+            if record.kind is Kind.REQUEST:  # a pong needs nothing: hearing it was the point
+                self._handlers[record.verb](session, record.id, argument)
+
+    def _forward(self, session: Session, record: Record) -> None:
+        """The report's relay: only inside a chat, only to its peer, unread."""
+        peer = self._presence.chat_peer(session)
+        if peer is None:
+            self._refuse(session, record.id, ErrorCode.NOT_NOW, "no chat")
+            return
+        if _trace.isEnabledFor(logging.INFO):
+            _trace.info("frwd #%d->#%d %d bytes", session.number, peer.number, len(record.argument))
+        if not peer.outbox.put(Record(Kind.EVENT, 0, b"frwd", record.argument)):
+            self._refuse(session, record.id, ErrorCode.QUEUE_FULL, "the peer's queue is full")
+
+    def _chat(self, session: Session, identifier: int, call: object) -> None:
+        now = trio.current_time()
+        if not session.chats.take(now):
+            self._refuse(session, identifier, ErrorCode.RATE, "too many calls; wait a little")
+            return
+        self._deliver(identifier, self._presence.chat(session, _as(call, Call), now))
+
+    def _exit(self, session: Session, identifier: int, _: object) -> None:
+        session.end(ByeReason.EXIT, reply_to=identifier)
+
+    def _refuse(self, session: Session, identifier: int, code: ErrorCode, text: str) -> None:
+        session.tell(Kind.REPLY, identifier, "erro", Errors(code, text))
+
+    def _deliver(self, identifier: int, messages: Iterable[Message[Session]]) -> None:
+        for message in messages:
+            if message.reply:
+                message.session.tell(Kind.REPLY, identifier, message.verb, message.argument)
+            else:
+                message.session.event(message.verb, message.argument)
+
+
+_HELP: Final = "\n".join(
+    f"{row.name} {row.meaning}" for row in VERBS.values() if (Role.CLIENT, Kind.REQUEST) in row.forms
+).encode()
+
+
+def _printable(verb: bytes) -> str:
+    return verb.decode("ascii") if verb.isalpha() and verb.isascii() else "????"
+
+
+def _as(value: object, kind: type[_T]) -> _T:
+    assert isinstance(value, kind)  # noqa: S101 - the verb's row parsed it
+    return value

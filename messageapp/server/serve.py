@@ -1,0 +1,179 @@
+"""The server: listeners, the sessions' common ground, and the order of ending.
+
+shutdown() → stop accepting → byee to all → queues drain, at most `drain_seconds` → cancel the rest → return
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import trio
+from messageapp_keys.identity import IdentityBundle, PrivateIdentity
+from messageapp_keys.kem import CLASSIC, HYBRID, SWIFT, Suite
+from messageapp_keys.primitives import Random
+
+from messageapp.keypool import KeySource
+from messageapp.limits import Limits
+from messageapp.wire.commands import ByeReason
+from messageapp.wire.login import ServerOffer
+
+from .connection import Connection
+from .directory import Directory, DirectoryUnreadable
+from .quota import AddressQuota
+from .router import Router
+
+__all__ = ["SERVER_SUITES", "Server", "open_listeners"]
+
+SERVER_SUITES: Final = (HYBRID, SWIFT, CLASSIC)
+_CHECK_SECONDS: Final = 0.25  # how soon `user remove` in another process is noticed
+# A machine without IPv6 serves IPv4 alone.
+_NO_SUCH_FAMILY: Final = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+_log = logging.getLogger("messageapp.server")
+
+
+class Server:
+    """Everything that connections share. One per `serve`; `serve` runs until `shutdown` is called."""
+
+    def __init__(
+        self,
+        *,
+        offer: ServerOffer,
+        directory: Directory,
+        keys: KeySource,
+        limits: Limits | None = None,
+        suites: Sequence[Suite] = SERVER_SUITES,
+        random: Random = os.urandom,
+        wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        dummy_bundle: IdentityBundle | None = None,
+    ) -> None:
+        self.offer = offer
+        self.directory = directory
+        self.keys = keys
+        self.limits = limits or Limits()
+        self.suites = tuple(suites)
+        self.random = random
+        self.wall_ms = wall_ms
+        self.quota = AddressQuota(self.limits)
+        self.router = Router(directory, self.limits.ring_seconds, self.limits.sessions_per_user)
+        # Stands in for the key of unknown users; of the default kind, so that checking it takes as long.
+        self.dummy_bundle = dummy_bundle or PrivateIdentity.generate().bundle
+        self.session_count = 0
+        self._connections = 0
+        self._requests = 0
+        self._stop = trio.Event()
+        self._accepting = trio.CancelScope()
+
+    def next_id(self) -> int:
+        """A number for a request of ours."""
+        self._requests = (self._requests + 1) & 0xFFFFFFFF
+        return self._requests
+
+    def shutdown(self) -> None:
+        """Begin to end: returns at once, `serve` returns within `drain_seconds`."""
+        self._stop.set()
+
+    async def serve(
+        self,
+        listeners: Sequence[trio.abc.Listener[trio.abc.Stream]],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Accept and serve until `shutdown`. Cancelling it ends everything without goodbyes. Closes the listeners."""
+        async with trio.open_nursery() as housekeeping:
+            housekeeping.start_soon(self._check_calls)
+            housekeeping.start_soon(self._check_directory)
+            async with trio.open_nursery() as connections:
+                async with trio.open_nursery() as accepting:
+                    accepting.start_soon(self._accept, listeners, connections)
+                    task_status.started()
+                    await self._stop.wait()
+                    accepting.cancel_scope.cancel()
+                _log.info("stopping; saying goodbye")
+                self.router.quiet = True
+                for session in list(self.router.sessions()):
+                    session.end(ByeReason.SHUTDOWN)
+                connections.cancel_scope.deadline = trio.current_time() + self.limits.drain_seconds
+            housekeeping.cancel_scope.cancel()
+
+    async def _accept(self, listeners: Sequence[trio.abc.Listener[trio.abc.Stream]], nursery: trio.Nursery) -> None:
+        await trio.serve_listeners(self.handle, list(listeners), handler_nursery=nursery)
+
+    async def handle(self, stream: trio.abc.Stream) -> None:
+        """One connection. The border: whatever goes wrong inside ends this connection and no other."""
+        self._connections += 1
+        number = self._connections
+        self.session_count += 1
+        try:
+            await Connection(self, stream, number, _address(stream)).run()
+        except* Exception as group:
+            # A bug of ours: its kind and place, never its text, which could hold a stranger's bytes.
+            for error in _leaves(group):
+                _log.error("#%d internal error: %s at %s", number, type(error).__name__, _place(error))
+        finally:
+            self.session_count -= 1
+
+    async def _check_calls(self) -> None:
+        while True:
+            await trio.sleep(1)
+            self.router.expire_calls()
+
+    async def _check_directory(self) -> None:
+        while True:
+            await trio.sleep(_CHECK_SECONDS)
+            try:
+                if self.directory.changed():
+                    self.router.end_unenrolled()
+                    self.directory.acknowledge()
+            except DirectoryUnreadable as error:
+                _log.warning("%s; trying again", error)
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
+
+
+def _place(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "?" if trace is None else f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}"
+
+
+def _address(stream: trio.abc.Stream) -> str:
+    """The peer's address; streams without one (in memory) count as one host."""
+    if isinstance(stream, trio.SocketStream):
+        try:
+            return str(stream.socket.getpeername()[0])
+        except OSError:
+            return "gone"
+    return "memory"
+
+
+async def open_listeners(host: str | None, port: int) -> list[trio.SocketListener]:
+    """Listeners on every address of `host` (None: all of this machine), all on one port; port 0 picks it. `OSError`."""
+    hosts = ["0.0.0.0", "::"] if host is None else [host]  # noqa: S104 - a server is there to be reached
+    listeners: list[trio.SocketListener] = []
+    try:
+        for name in hosts:
+            for *_, address in await trio.socket.getaddrinfo(
+                name, port, type=trio.socket.SOCK_STREAM, flags=trio.socket.AI_PASSIVE
+            ):
+                chosen = port or (listeners[0].socket.getsockname()[1] if listeners else 0)
+                try:
+                    listeners += await trio.open_tcp_listeners(chosen, host=str(address[0]))
+                except OSError as error:
+                    if not (listeners and error.errno in _NO_SUCH_FAMILY):
+                        raise
+    except BaseException:
+        for listener in listeners:
+            await trio.aclose_forcefully(listener)
+        raise
+    return listeners

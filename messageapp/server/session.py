@@ -1,0 +1,99 @@
+"""A logged-in session and its outbox: the bounded queue between all who have something for it and its one writer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import trio
+
+from messageapp.limits import Limits
+from messageapp.wire.commands import Argument, Bye, ByeReason, make
+from messageapp.wire.records import Kind, Record
+
+from .quota import TokenBucket
+
+__all__ = ["Outbox", "Session"]
+
+
+class Outbox:
+    """Records on their way to one peer. Bounded by frames and by bytes; `put` never waits."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._frames, self._most_bytes = limits.queue_frames, limits.queue_bytes
+        # One place more than `put` fills: a goodbye still fits behind a full queue.
+        self._send, self._receive = trio.open_memory_channel[Record](self._frames + 1)
+        self._queued_frames = 0
+        self._queued_bytes = 0
+
+    def put(self, record: Record, *, always: bool = False) -> bool:
+        """False where the queue is full or closed; `always` is for the goodbye alone."""
+        full = self._queued_frames >= self._frames or self._queued_bytes + len(record.argument) > self._most_bytes
+        if full and not always and self._queued_frames:
+            return False
+        try:
+            self._send.send_nowait(record)
+        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.WouldBlock):
+            return False
+        self._queued_frames += 1
+        self._queued_bytes += len(record.argument)
+        return True
+
+    def close(self) -> None:
+        """Nothing more comes in; the writer takes what is there and ends."""
+        self._send.close()
+
+    async def take_all(self) -> list[Record]:
+        """Everything queued, at least one; `trio.EndOfChannel` when closed and empty."""
+        records = [await self._receive.receive()]
+        try:
+            while True:
+                records.append(self._receive.receive_nowait())
+        except (trio.WouldBlock, trio.EndOfChannel):
+            pass
+        self._queued_frames -= len(records)
+        self._queued_bytes -= sum(len(record.argument) for record in records)
+        return records
+
+
+@dataclass(eq=False)
+class Session:
+    """`number` is what logs show. `ended` is the goodbye's reason once one was said."""
+
+    number: int
+    user: str
+    device: bytes
+    limits: Limits
+    now: float
+    outbox: Outbox = field(init=False)
+    commands: TokenBucket = field(init=False)
+    chats: TokenBucket = field(init=False)
+    ended: ByeReason | None = None
+    on_end: Callable[[Session], None] = lambda session: None
+
+    def __post_init__(self) -> None:
+        limits = self.limits
+        self.outbox = Outbox(limits)
+        self.commands = TokenBucket(limits.commands_per_second, limits.commands_burst, self.now)
+        self.chats = TokenBucket(limits.chats_per_minute / 60, limits.chats_per_minute, self.now)
+
+    def tell(self, kind: Kind, identifier: int, verb: str, argument: Argument | None = None) -> None:
+        """Queue a reply or event. A session that cannot even take these has fallen behind for good: `byee` 4."""
+        if not self.outbox.put(make(kind, identifier, verb, argument)):
+            self.end(ByeReason.SLOW)
+
+    def event(self, verb: str, argument: Argument | None = None) -> None:
+        self.tell(Kind.EVENT, 0, verb, argument)
+
+    def end(self, reason: ByeReason, reply_to: int | None = None) -> None:
+        """Say goodbye (as the reply to `exit` where `reply_to` names it) and close the queue, which the writer empties.
+
+        Only the first reason counts. `on_end` takes the session out of presence at once, not only when its connection
+        is closed.
+        """
+        if self.ended is None:
+            self.ended = reason
+            kind, identifier = (Kind.EVENT, 0) if reply_to is None else (Kind.REPLY, reply_to)
+            self.outbox.put(make(kind, identifier, "byee", Bye(reason)), always=True)
+            self.outbox.close()
+            self.on_end(self)
