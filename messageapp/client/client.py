@@ -1,0 +1,739 @@
+"""A logged-in client: requests out, replies and events in, one conversation at a time (protocol §6).
+
+    OFFLINE → M1_SENT → M3_SENT → ONLINE → (CALLING | RINGING) → KEYING → CHAT → ONLINE
+
+One task reads, one writes, one keeps the connection alive; the outbox between is bounded, and so is the channel of
+events: a user interface that does not read slows the server's sending to us, nothing else. What a reply means is
+decided in the reader, in the order of the wire, before whoever asked wakes up: a `pubk` and the C1 behind it may come
+in one read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any, Final
+
+import trio
+from messageapp_keys.certificate import Certificate, ServerLeaf
+from messageapp_keys.codec import Malformed
+from messageapp_keys.identity import IdentityBundle, PrivateIdentity
+from messageapp_keys.kem import DEFAULT_SUITES, Suite, TemporaryKey
+from messageapp_keys.primitives import Random
+
+from messageapp.e2ee.envelope import check_text
+from messageapp.e2ee.exchange import ExchangeFailed, Parties
+from messageapp.e2ee.ratchet import Undecryptable
+from messageapp.errors import (
+    CannotConnect,
+    ConnectionCut,
+    LoginRefused,
+    MessageAppError,
+    RemoteProtocolError,
+    RequestRefused,
+    ServerBusy,
+    ServerGoodbye,
+    ServerNotAuthenticated,
+)
+from messageapp.keypool import KeySource
+from messageapp.link import Link
+from messageapp.wire.commands import (
+    Argument,
+    BadArgument,
+    Bye,
+    ByeReason,
+    Call,
+    Echo,
+    ErrorCode,
+    Errors,
+    Invite,
+    Left,
+    Listing,
+    Nothing,
+    PeerKey,
+    Raw,
+    UnknownVerb,
+    make,
+    parse_untrusted,
+)
+from messageapp.wire.frames import FrameType
+from messageapp.wire.login import ClientLogin, LoggedIn
+from messageapp.wire.messages import Alert
+from messageapp.wire.records import Kind, Record
+from messageapp.wire.states import Role
+
+from . import events as ev
+from .conversations import Conversation, NeedKey, Step
+from .trust import Trust
+
+__all__ = ["Account", "Client", "Request", "State", "dial", "open_client"]
+
+QUEUE: Final = 64  # records waiting for the writer; then whoever sends waits
+EVENTS: Final = 1024  # events waiting for the user interface; then the reader waits
+HELD_TEXTS: Final = 100  # typed while the keys are made
+REMEMBERED_SENDS: Final = 512  # more than a server's queue: to name the text that it refused
+PING_SECONDS: Final = 60.0
+DEAD_SECONDS: Final = 150.0
+LOGIN_SECONDS: Final = 20.0  # twice the server's own patience
+KEYING_SECONDS: Final = 30.0
+EXIT_SECONDS: Final = 5.0
+REFRESH_SECONDS: Final = 10.0  # who is online, for completion
+_FRESH_SECONDS: Final = 2.0
+_CONNECT_SECONDS: Final = 10.0
+
+_GOODBYES: Final = {
+    ByeReason.SHUTDOWN: "the server is shutting down",
+    ByeReason.REPLACED: "this account logged in again on this device",
+    ByeReason.AGE: "the session reached its age limit; connect again",
+    ByeReason.SLOW: "this client was too slow in reading",
+    ByeReason.REMOVED: "this user was removed from the server, or has a new key there",
+}
+
+
+class State(Enum):
+    ONLINE = "online"
+    CALLING = "calling"
+    RINGING = "ringing"
+    KEYING = "keying"
+    CHAT = "chat"
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Who logs in where, and what is trusted."""
+
+    user: str
+    identity: PrivateIdentity
+    authority: Certificate
+    trust: Trust
+    server: str  # as dialled: the name that the certificate must carry
+    suites: Sequence[Suite] = DEFAULT_SUITES
+    accept_chat: Sequence[Suite] = DEFAULT_SUITES
+    hide_user: bool = False
+    check_leaf: Callable[[ServerLeaf], None] = lambda leaf: None
+
+
+@dataclass(slots=True)
+class Request:
+    """A request under way: `apply` runs in the reader when the reply comes, `done` is set afterwards."""
+
+    apply: Callable[[Any], Any]
+    done: trio.Event
+    result: Any = None
+    error: MessageAppError | None = None
+
+
+async def dial(host: str, port: int) -> trio.SocketStream:
+    """A TCP connection; raises `CannotConnect` with the reason in words."""
+    try:
+        with trio.fail_after(_CONNECT_SECONDS):
+            return await trio.open_tcp_stream(host, port)
+    except trio.TooSlowError:
+        raise CannotConnect(f"{host}:{port} does not answer") from None
+    except OSError as error:
+        if isinstance(error, trio.socket.gaierror):
+            raise CannotConnect(f"there is no host named {host}") from None
+        raise CannotConnect(f"nobody listens on {host}:{port}") from None
+
+
+@asynccontextmanager
+async def open_client(
+    stream: trio.abc.Stream,
+    account: Account,
+    keys: KeySource,
+    *,
+    random: Random = os.urandom,
+    wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+) -> AsyncIterator[Client]:
+    """Log in over `stream` and run until the block is left. `keys` gives temporary RSA keys for being called.
+
+    Raises `ServerNotAuthenticated`, `LoginRefused`, `CannotConnect` for a login that fails. Later ends come as the
+    event `Ended`. Leaving closes the stream; only `Client.exit` says goodbye.
+    """
+    client = Client(stream, account, keys, random, wall_ms)
+    try:
+        await client._login()
+        async with trio.open_nursery() as nursery:
+            for task in (client._reader, client._writer, client._keep_alive, client._refresh, client._watch_keying):
+                nursery.start_soon(task)
+            try:
+                yield client
+            finally:
+                nursery.cancel_scope.cancel()
+    finally:
+        await trio.aclose_forcefully(stream)
+
+
+class Client:
+    """Made by `open_client`. What asks the server raises `RequestRefused`, or the session's error once it ended."""
+
+    info: LoggedIn
+
+    def __init__(
+        self, stream: trio.abc.Stream, account: Account, keys: KeySource, random: Random, wall_ms: Callable[[], int]
+    ) -> None:
+        self.account = account
+        self.online: dict[str, int] = {}
+        self._link = Link(stream, Role.CLIENT)
+        self._keys = keys
+        self._random = random
+        self._wall_ms = wall_ms
+        self._to_writer, self._writer_inbox = trio.open_memory_channel[Record](QUEUE)
+        self._to_ui, self.events = trio.open_memory_channel[ev.Event](EVENTS)
+        self._requests: dict[int, Request] = {}
+        self._sends: OrderedDict[int, tuple[str, str]] = OrderedDict()  # frwd id → (peer, text)
+        self._next_id = 1
+        self._ring: Call | None = None
+        self._outgoing: Call | None = None
+        self._conversation: Conversation | None = None
+        self._held: list[str] = []
+        self._keying_since = 0.0
+        self._keying_changed = trio.Event()
+        self._refresh_wanted = trio.Event()
+        self._refreshed = -1e9
+        self._heard = 0.0
+        self._ended: MessageAppError | None = None
+        self._exiting = False
+
+    # what there is ----------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        if self._conversation is not None:
+            return State.CHAT if self._conversation.secure else State.KEYING
+        if self._outgoing is not None:
+            return State.CALLING
+        return State.ONLINE if self._ring is None else State.RINGING
+
+    @property
+    def peer(self) -> str | None:
+        """Who is called, calling, or in the chat."""
+        if self._conversation is not None:
+            return self._conversation.peer
+        call = self._outgoing or self._ring
+        return None if call is None else call.user
+
+    @property
+    def caller(self) -> str | None:
+        """Who is calling us."""
+        return None if self._ring is None else self._ring.user
+
+    @property
+    def ended(self) -> MessageAppError | None:
+        """Why the session is over; None while it lives."""
+        return self._ended
+
+    @property
+    def server_name(self) -> str:
+        """Canonical: the one in pins and safety numbers."""
+        return self.info.welcome.server_name
+
+    @property
+    def chat_suite(self) -> str | None:
+        suite = None if self._conversation is None else self._conversation.suite
+        return None if suite is None else suite.name
+
+    # login ------------------------------------------------------------------------------------------------------------
+
+    async def _login(self) -> None:
+        account = self.account
+        login = ClientLogin(
+            username=account.user,
+            identity=account.identity,
+            authority=account.authority,
+            server=account.server,
+            suites=account.suites,
+            random=self._random,
+            device=account.trust.device(),
+            hide_user=account.hide_user,
+            accept_leaf=account.check_leaf,
+        )
+        try:
+            with trio.fail_after(LOGIN_SECONDS):
+                await self._link.send_frame(FrameType.M1, login.start())
+                m2 = await self._frame()
+                await self._link.send_frame(FrameType.M3, login.receive_m2_untrusted(m2, datetime.now(UTC)))
+                self.info = login.receive_m4_untrusted(await self._frame())
+        except trio.TooSlowError:
+            raise CannotConnect("the server does not answer") from None
+        except ConnectionCut:
+            raise CannotConnect("the server closed the connection during the login") from None
+        except RemoteProtocolError as error:
+            raise ServerNotAuthenticated(f"what answers there does not speak MessageApp: {error}") from None
+        self._heard = trio.current_time()
+        self._link.connection.start_session(self.info.sealer, self.info.opener, self._heard)
+
+    async def _frame(self) -> Any:
+        """The next frame, an ALERT turned into its error."""
+        frame = await self._link.receive_frame()
+        if frame.type is not FrameType.ALERT:
+            return frame
+        try:
+            alert = Alert.parse_untrusted(frame.body)
+        except Malformed:
+            raise RemoteProtocolError("an alert has not the form of one") from None
+        match alert.code:
+            case 1:
+                raise LoginRefused
+            case 2:
+                wait = f"; try again in {alert.retry} seconds" if alert.retry else ""
+                raise ServerBusy(f"the server is busy{wait}")
+            case 3:
+                raise ServerNotAuthenticated("the server takes none of the versions or suites offered")
+        raise CannotConnect("the server gave up: the login was too slow or too large")
+
+    # tasks ------------------------------------------------------------------------------------------------------------
+
+    async def _reader(self) -> None:
+        try:
+            while True:
+                records = await self._link.receive_records()
+                self._heard = trio.current_time()
+                for record in records:
+                    await self._receive(record)
+        except MessageAppError as error:  # a file of pins that cannot be used among them
+            await self._end(error)
+
+    async def _writer(self) -> None:
+        try:
+            while True:
+                records = [await self._writer_inbox.receive()]
+                while len(records) < QUEUE:
+                    try:
+                        records.append(self._writer_inbox.receive_nowait())
+                    except trio.WouldBlock:
+                        break
+                await self._link.send_records(records)
+        except (ConnectionCut, trio.ClosedResourceError):
+            return  # the reader sees the same and tells why; or has
+
+    async def _keep_alive(self) -> None:
+        """Ping when nothing was heard for a minute; silence for much longer means that nobody is there."""
+        pinged = self._heard
+        while self._ended is None:
+            now = trio.current_time()
+            if now - self._heard >= DEAD_SECONDS:
+                await self._end(ConnectionCut())
+                return
+            if now - max(self._heard, pinged) >= PING_SECONDS:
+                pinged = now
+                # A full queue means that the writer is stuck; then silence decides.
+                with trio.move_on_after(1), contextlib.suppress(MessageAppError):
+                    await self._request("ping", Echo(self._random(8)))
+            await trio.sleep_until(min(self._heard + DEAD_SECONDS, max(self._heard, pinged) + PING_SECONDS))
+
+    async def _refresh(self) -> None:
+        """Keep `online` fresh without anybody asking."""
+        while self._ended is None:
+            try:
+                await self.list_users()
+            except RequestRefused:
+                pass
+            except MessageAppError:
+                return
+            with trio.move_on_after(REFRESH_SECONDS):
+                await self._refresh_wanted.wait()
+            self._refresh_wanted = trio.Event()
+
+    def want_refresh(self) -> None:
+        """Completion is being asked for: make `online` fresh if it is not. In the trio thread."""
+        if trio.current_time() - self._refreshed > _FRESH_SECONDS:
+            self._refresh_wanted.set()
+
+    async def _watch_keying(self) -> None:
+        """A peer that stalls in the exchange does not keep us there."""
+        while True:
+            changed = self._keying_changed
+            watched = self._conversation
+            if watched is None or watched.secure:
+                await changed.wait()
+                continue
+            with trio.move_on_at(self._keying_since + KEYING_SECONDS):
+                await changed.wait()
+                continue
+            if self._conversation is watched and not watched.secure:
+                with contextlib.suppress(MessageAppError):  # the session may be over too
+                    await self._fail_chat("the other side did not finish the key exchange")
+
+    async def _end(self, error: MessageAppError) -> None:
+        """The session is over: whoever waits is woken, and what was held is given back. Only the first reason counts."""
+        if self._ended is not None:
+            return
+        self._ended = error
+        for request in self._requests.values():
+            request.error = error
+            request.done.set()
+        self._requests.clear()
+        self._writer_inbox.close()
+        conversation, self._conversation = self._conversation, None
+        self._outgoing = self._ring = None
+        self._changed_keying()
+        if conversation is not None:
+            await self._give_back_held(conversation.peer, "the session ended before the chat was secure")
+        own_exit = self._exiting and not (isinstance(error, ServerGoodbye) and error.reason != ByeReason.EXIT)
+        await self._tell(ev.Ended(None if own_exit else error))
+        self._to_ui.close()
+
+    async def _tell(self, event: ev.Event) -> None:
+        """To the user interface, which hears nothing after `Ended`."""
+        with contextlib.suppress(trio.ClosedResourceError):
+            await self._to_ui.send(event)
+
+    # requests ---------------------------------------------------------------------------------------------------------
+
+    async def _send(self, record: Record) -> None:
+        if self._ended is not None:
+            raise self._ended
+        try:
+            await self._to_writer.send(record)
+        except trio.BrokenResourceError:  # the session ended while we waited for room
+            raise self._ended or ConnectionCut() from None
+
+    async def _request(self, verb: str, argument: Argument, apply: Callable[[Any], Any] = lambda reply: reply) -> Any:
+        """Send a request and wait for its reply. Cancelling leaves the reply to be applied when it comes."""
+        identifier, self._next_id = self._next_id, self._next_id % 0xFFFFFFFF + 1
+        request = self._requests[identifier] = Request(apply, trio.Event())
+        await self._send(make(Kind.REQUEST, identifier, verb, argument))
+        await request.done.wait()
+        if request.error is not None:
+            raise request.error
+        return request.result
+
+    async def list_users(self) -> Listing:
+        """Who is online, ourselves included."""
+
+        def apply(reply: Any) -> Listing:
+            listing: Listing = _expect(reply, Listing)
+            self.online = {entry.user: entry.state for entry in listing.entries}
+            self._refreshed = trio.current_time()
+            return listing
+
+        listing: Listing = await self._request("list", Nothing(), apply)
+        return listing
+
+    async def chat(self, user: str) -> bool:
+        """Call `user`. True: it rings there; False: they had called us too, and the chat begins (glare)."""
+        if self._ended is not None:
+            raise self._ended
+        if self.state not in (State.ONLINE, State.RINGING):
+            raise RequestRefused(ErrorCode.NOT_NOW, f"already with {self.peer}")
+        call = self._outgoing = Call(user, self._random(16))
+
+        def apply(reply: Any) -> Any:
+            if isinstance(reply, MessageAppError) and self._outgoing is call:
+                self._outgoing = None
+            return reply if isinstance(reply, PeerKey) else _expect(reply, Call)
+
+        try:
+            reply = await self._request("chat", call, apply)
+        except RequestRefused as error:
+            if error.code == ErrorCode.NOT_AVAILABLE:
+                raise RequestRefused(error.code, f"{user} is not available") from None
+            raise
+        return not isinstance(reply, PeerKey)
+
+    async def accept(self) -> None:
+        """Accept whoever is calling; `Keying` and `ChatSecure` follow as events."""
+        ring = self._ring
+        if ring is None:
+            raise RequestRefused(ErrorCode.NOT_NOW, "nobody is calling")
+        await self._request("acpt", ring, lambda reply: _expect(reply, PeerKey))
+
+    async def refuse(self) -> None:
+        ring = self._ring
+        if ring is None:
+            raise RequestRefused(ErrorCode.NOT_NOW, "nobody is calling")
+
+        def apply(reply: Any) -> None:
+            if self._ring is ring:  # not a later call
+                self._ring = None
+            _expect(reply, Raw)
+
+        await self._request("refu", ring, apply)
+
+    async def cancel(self) -> str:
+        """Take the own call back; whom it was to."""
+        call = self._outgoing
+        if call is None:
+            raise RequestRefused(ErrorCode.NOT_NOW, "there is no call to cancel")
+
+        def apply(reply: Any) -> None:
+            _expect(reply, Raw)
+            self._outgoing = None
+
+        await self._request("cach", Invite(call.invite), apply)
+        return call.user
+
+    async def leave(self) -> None:
+        """Leave the chat, or a key exchange."""
+        conversation = self._conversation
+        if conversation is None:
+            raise RequestRefused(ErrorCode.NOT_NOW, "there is no chat to leave")
+        await self._leave(conversation, ev.ChatOver(conversation.peer, by_us=True, disconnected=False))
+
+    async def _leave(self, conversation: Conversation, event: ev.Event) -> None:
+        """Whatever the server replies (it may have ended the chat already), it is over for us."""
+
+        held: list[str] = []
+
+        def apply(reply: Any) -> bool:
+            if not self._drop(conversation):
+                return False
+            held.extend(self._held)  # at once: what was meant for this peer must never wait for the next one
+            self._held.clear()
+            return True
+
+        if await self._request("exch", Nothing(), apply):
+            for text in held:
+                await self._tell(ev.NotDelivered(conversation.peer, text, "the chat did not become secure"))
+            await self._tell(event)
+
+    async def say(self, text: str) -> None:
+        """Send a text; while the keys are made it is held. `MessageTooLong`; `RequestRefused` outside a chat."""
+        if self._ended is not None:
+            raise self._ended
+        conversation = self._conversation
+        if conversation is None:
+            raise RequestRefused(ErrorCode.NOT_NOW, "there is no chat")
+        if not conversation.secure or self._held:  # what was typed first goes first
+            if len(self._held) >= HELD_TEXTS:
+                raise RequestRefused(ErrorCode.NOT_NOW, "too much is waiting for the chat to be secure")
+            self._held.append(check_text(text))
+            return
+        await self._send_text(conversation, text)
+
+    async def _send_text(self, conversation: Conversation, text: str) -> None:
+        await self._forward(conversation.peer, conversation.seal(text, self._wall_ms()), text)
+
+    async def exit(self) -> None:
+        """Log off: `exit`, wait for `byee` a little. Harmless when the session is over."""
+        self._exiting = True
+        with trio.move_on_after(EXIT_SECONDS):
+            try:
+                await self._request("exit", Nothing())
+            except MessageAppError:
+                return
+
+    async def _forward(self, peer: str, content: bytes, text: str) -> None:
+        identifier, self._next_id = self._next_id, self._next_id % 0xFFFFFFFF + 1
+        self._sends[identifier] = (peer, text)
+        if len(self._sends) > REMEMBERED_SENDS:
+            self._sends.popitem(last=False)
+        await self._send(make(Kind.REQUEST, identifier, "frwd", Raw(content)))
+
+    # what comes in ----------------------------------------------------------------------------------------------------
+
+    async def _receive(self, record: Record) -> None:
+        try:
+            argument = parse_untrusted(Role.SERVER, record)
+        except (BadArgument, UnknownVerb):
+            if record.kind is Kind.EVENT:
+                return  # of a later version, or none of ours to judge: it changes nothing
+            raise RemoteProtocolError("the server sent what cannot be read") from None
+        if record.verb == b"byee":
+            self._said_goodbye(_expect(argument, Bye))
+        match record.kind:
+            case Kind.REPLY:
+                await self._receive_reply(record, argument)
+            case Kind.REQUEST:
+                await self._send(make(Kind.REPLY, record.id, "pong", argument))
+            case Kind.EVENT:
+                await self._receive_event(record.verb, argument)
+
+    def _said_goodbye(self, bye: Bye) -> None:
+        try:
+            text = _GOODBYES.get(ByeReason(bye.reason), "the server said goodbye")
+        except ValueError:
+            text = "the server said goodbye"
+        raise ServerGoodbye(text, bye.reason)
+
+    async def _receive_reply(self, record: Record, argument: Any) -> None:
+        request = self._requests.pop(record.id, None)
+        if request is None:
+            sent = self._sends.pop(record.id, None)
+            if sent is not None and isinstance(argument, Errors) and sent[1]:
+                peer, text = sent
+                full = argument.code == ErrorCode.QUEUE_FULL
+                await self._tell(
+                    ev.NotDelivered(peer, text, f"the queue of {peer} is full" if full else "the chat was over")
+                )
+            return
+        reply = RequestRefused(argument.code, argument.text) if isinstance(argument, Errors) else argument
+        try:
+            request.result = request.apply(reply)
+        except MessageAppError as error:
+            request.error = error
+            if not isinstance(error, RequestRefused):
+                raise
+        finally:
+            request.done.set()
+        if isinstance(reply, PeerKey):
+            await self._begin(reply)
+
+    async def _receive_event(self, verb: bytes, argument: Any) -> None:
+        match verb:
+            case b"reqt":
+                self._ring = _expect(argument, Call)
+                await self._tell(ev.IncomingCall(self._ring.user))
+            case b"cach":
+                ring = self._ring
+                if ring is not None and ring.invite == _expect(argument, Invite).invite:
+                    self._ring = None
+                    await self._tell(ev.CallCanceled(ring.user))
+            case b"refu":
+                call = self._outgoing
+                if call is not None and call.invite == _expect(argument, Call).invite:
+                    self._outgoing = None
+                    await self._tell(ev.CallRefused(call.user))
+            case b"pubk":
+                await self._begin(_expect(argument, PeerKey))
+            case b"frwd":
+                await self._receive_forwarded(_expect(argument, Raw).data)
+            case b"exch":
+                conversation = self._conversation
+                if conversation is not None:
+                    disconnected = _expect(argument, Left).disconnected
+                    await self._give_back_held(conversation.peer, "the chat ended before it was secure")
+                    self._drop(conversation)
+                    await self._tell(ev.ChatOver(conversation.peer, by_us=False, disconnected=disconnected))
+
+    # conversation -----------------------------------------------------------------------------------------------------
+
+    async def _begin(self, key: PeerKey) -> None:
+        """`pubk`: both agreed. Only for a call that we know of, and only with the key that we trust."""
+        ours, ring = self._outgoing, self._ring
+        if key.caller:
+            known = ours is not None and (ours.user, ours.invite) == (key.user, key.invite)
+        else:
+            known = (ring is not None and (ring.user, ring.invite) == (key.user, key.invite)) or (
+                ours is not None and ours.user == key.user
+            )
+        self._outgoing = self._ring = None
+        if not known or self._conversation is not None:
+            raise RemoteProtocolError("the server connects us with someone who was not called")
+        server, trust, account = self.server_name, self.account.trust, self.account
+        try:
+            bundle = IdentityBundle.parse_untrusted(key.bundle)
+        except Malformed:
+            raise RemoteProtocolError("a peer's key has not the form of one") from None
+        caller, receiver = (account.user, key.user) if key.caller else (key.user, account.user)
+        own = account.identity.bundle
+        parties = Parties(
+            server=server,
+            invite=key.invite,
+            caller=caller,
+            caller_bundle=own if key.caller else bundle,
+            receiver=receiver,
+            receiver_bundle=bundle if key.caller else own,
+        )
+        conversation = self._conversation = Conversation(
+            user=account.user,
+            peer=key.user,
+            bundle=bundle,
+            parties=parties,
+            identity=account.identity,
+            suites=DEFAULT_SUITES if key.caller else account.accept_chat,
+            random=self._random,
+        )
+        self._keying_since = trio.current_time()
+        self._changed_keying()
+        if not trust.judge(key.user, server, bundle):
+            pin = trust.pin(key.user, server)
+            assert pin is not None  # noqa: S101 - only a pinned key can differ
+            old = trust.number(key.user, server, pin.bundle)
+            await self._part(conversation, ev.KeyChanged(key.user, old, trust.number(key.user, server, bundle)))
+            return
+        await self._tell(ev.Keying(key.user))
+        await self._perform(conversation, Step(send=conversation.start()))
+
+    async def _receive_forwarded(self, content: bytes) -> None:
+        conversation = self._conversation
+        if conversation is None:
+            return
+        try:
+            step = conversation.receive_untrusted(content, self._wall_ms(), trio.current_time())
+            if isinstance(step, NeedKey):
+                step = await self._offer(conversation, step.suite)
+                if self._conversation is not conversation:
+                    return  # left meanwhile
+        except ExchangeFailed as error:
+            await self._fail_chat(str(error))
+        except Undecryptable:
+            await self._tell(ev.UndecryptableText(conversation.peer))
+        else:
+            await self._perform(conversation, step)
+
+    async def _offer(self, conversation: Conversation, suite: Suite) -> Step:
+        rsa_key = await self._keys.take() if suite.needs_rsa else None
+        return conversation.offer(TemporaryKey.generate(suite, rsa_key))
+
+    async def _perform(self, conversation: Conversation, step: Step) -> None:
+        for content in step.send:
+            await self._forward(conversation.peer, content, "")
+        if step.secure:
+            await self._secured(conversation)
+        received = step.received
+        if received is None:
+            return
+        if received.missing:
+            await self._tell(ev.Missing(conversation.peer, received.missing))
+        if received.envelope.text is not None:
+            envelope = received.envelope
+            await self._tell(
+                ev.TextReceived(conversation.peer, received.envelope.text, envelope.time_ms, received.late)
+            )
+
+    async def _secured(self, conversation: Conversation) -> None:
+        """The peer has proved to hold the key: pin it if it is the first, show it, send what was held."""
+        trust, peer, server = self.account.trust, conversation.peer, self.server_name
+        pin, first = trust.pin_first(peer, server, conversation.bundle)
+        self._changed_keying()
+        number = trust.number(peer, server, conversation.bundle)
+        await self._tell(ev.ChatSecure(peer, self.chat_suite or "", first, pin.verified, number))
+        while self._held and self._conversation is conversation:
+            await self._send_text(conversation, self._held.pop(0))
+
+    async def _fail_chat(self, reason: str) -> None:
+        conversation = self._conversation
+        if conversation is not None:
+            await self._part(conversation, ev.ChatFailed(conversation.peer, reason))
+
+    async def _part(self, conversation: Conversation, event: ev.Event) -> None:
+        """Leave by ourselves, from within the reader: the reply to `exch` needs nothing more."""
+        await self._give_back_held(conversation.peer, "the chat did not become secure")
+        self._drop(conversation)
+        await self._tell(event)
+        identifier, self._next_id = self._next_id, self._next_id % 0xFFFFFFFF + 1
+        await self._send(make(Kind.REQUEST, identifier, "exch", Nothing()))
+
+    async def _give_back_held(self, peer: str, reason: str) -> None:
+        held, self._held = self._held, []
+        for text in held:
+            await self._tell(ev.NotDelivered(peer, text, reason))
+
+    def _drop(self, conversation: Conversation) -> bool:
+        if self._conversation is not conversation:
+            return False
+        self._conversation = None
+        self._changed_keying()
+        return True
+
+    def _changed_keying(self) -> None:
+        self._keying_changed.set()
+        self._keying_changed = trio.Event()
+
+
+def _expect(reply: Any, kind: type[Any]) -> Any:
+    """`reply` if it is of `kind`; a refusal is raised, anything else is the server's fault."""
+    if isinstance(reply, MessageAppError):
+        raise reply
+    if not isinstance(reply, kind):
+        raise RemoteProtocolError("the server's reply does not fit the request")
+    return reply

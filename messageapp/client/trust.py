@@ -1,0 +1,131 @@
+"""Whom a user trusts: pins of peers' keys and of the server's (protocol §3, §11).
+
+The first key of a peer is pinned once the peer has proved to hold it. Another key later is kept beside the pin as
+"offered" and blocks the chat until the user accepts it by its safety number; `verified` never returns by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from messageapp_keys.fingerprint import safety_number
+from messageapp_keys.identity import IdentityBundle
+
+from messageapp.errors import MessageAppError, ServerNotAuthenticated
+from messageapp.store.trust import Pin, ServerPin, device_id, find_pin, find_server, save_pin, save_server
+
+__all__ = ["TRUST_DIGITS", "Trust", "TrustRefused", "changed_digits"]
+
+TRUST_DIGITS: Final = 10  # of the new key's half, to be typed: 33 bits that only who looked at it can know
+
+
+class TrustRefused(MessageAppError):
+    """that cannot be trusted or verified"""
+
+
+def changed_digits(old_number: str, new_number: str) -> str:
+    """The thirty digits of `new_number` that stand for the peer's new key.
+
+    A safety number is two halves, sorted; ours is the same in both numbers and often comes first. Its digits say nothing
+    about the new key, so comparing or typing them would accept any.
+    """
+    own = {old_number[:30], old_number[30:]}
+    return next((half for half in (new_number[:30], new_number[30:]) if half not in own), new_number[:30])
+
+
+class Trust:
+    """One account's pins. `wall_ms` gives the wall clock in milliseconds, for display only."""
+
+    def __init__(
+        self, database: sqlite3.Connection, user: str, own: IdentityBundle, wall_ms: Callable[[], int]
+    ) -> None:
+        self._database = database
+        self._user = user
+        self._own = own
+        self._wall_ms = wall_ms
+
+    def device(self) -> bytes:
+        """[16], chosen at random once per account and kept."""
+        return device_id(self._database, os.urandom(16))
+
+    # peers ------------------------------------------------------------------------------------------------------------
+
+    def pin(self, peer: str, server: str) -> Pin | None:
+        return find_pin(self._database, peer, server)
+
+    def judge(self, peer: str, server: str, bundle: IdentityBundle) -> bool:
+        """True for the pinned key and for a peer without a pin; False for another key, which is noted as offered."""
+        pin = self.pin(peer, server)
+        if pin is None:
+            return True
+        same = pin.bundle.key_id == bundle.key_id
+        offered = None if same else bundle
+        if pin.offered != offered:
+            save_pin(self._database, replace(pin, offered=offered, verified=pin.verified and same))
+        return same
+
+    def pin_first(self, peer: str, server: str, bundle: IdentityBundle) -> tuple[Pin, bool]:
+        """The pin, and whether it was made now."""
+        pin = self.pin(peer, server)
+        if pin is not None:
+            return pin, False
+        pin = Pin(peer, server, bundle, verified=False, first_ms=self._wall_ms())
+        save_pin(self._database, pin)
+        return pin, True
+
+    def number(self, peer: str, server: str, bundle: IdentityBundle) -> str:
+        """The 60 digits for `bundle` as the peer's key. Some ms."""
+        return safety_number(self._own.encode(), f"{self._user}@{server}", bundle.encode(), f"{peer}@{server}")
+
+    def verify(self, peer: str, server: str) -> Pin:
+        """Mark the pinned key as compared. `TrustRefused` without a pin or while another key is offered."""
+        pin = self._pinned(peer, server)
+        if pin.offered is not None:
+            raise TrustRefused(f"the key of {peer} has changed; verify the new one after trusting it")
+        pin = replace(pin, verified=True)
+        save_pin(self._database, pin)
+        return pin
+
+    def accept_offered(self, peer: str, server: str, digits: str) -> Pin:
+        """Replace the pin by the offered key if `digits` begin its half of the new safety number (`changed_digits`).
+
+        `TrustRefused` otherwise.
+        """
+        pin = self._pinned(peer, server)
+        if pin.offered is None:
+            raise TrustRefused(f"the key of {peer} has not changed")
+        changed = changed_digits(self.number(peer, server, pin.bundle), self.number(peer, server, pin.offered))
+        if digits != changed[:TRUST_DIGITS]:
+            raise TrustRefused(
+                f"these are not the first {TRUST_DIGITS} of the digits that changed in the safety number with {peer}"
+            )
+        pin = Pin(peer, server, pin.offered, verified=False, first_ms=self._wall_ms())
+        save_pin(self._database, pin)
+        return pin
+
+    def _pinned(self, peer: str, server: str) -> Pin:
+        pin = self.pin(peer, server)
+        if pin is None:
+            raise TrustRefused(f"no key of {peer} is known yet; chat first")
+        return pin
+
+    # servers ----------------------------------------------------------------------------------------------------------
+
+    def known_server(self, name: str, port: int) -> ServerPin | None:
+        return find_server(self._database, name, port)
+
+    def check_server(self, name: str, port: int, spki_hash: bytes) -> None:
+        """`ServerNotAuthenticated` for another key than at the first login."""
+        pin = self.known_server(name, port)
+        if pin is not None and pin.spki_hash != spki_hash:
+            raise ServerNotAuthenticated(
+                f"the server {name}:{port} has another key than before, under a valid certificate; ask its owner, "
+                "and if the change is right, connect once with --trust-server"
+            )
+
+    def pin_server(self, name: str, port: int, spki_hash: bytes, ca_pem: bytes) -> None:
+        save_server(self._database, ServerPin(name, port, spki_hash, ca_pem, self._wall_ms()))
