@@ -1,0 +1,83 @@
+"""`messageapp demo`: everything at once, in a temporary folder, gone afterwards."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+import click
+
+__all__ = ["demo"]
+
+_PEER: Final = "bob"
+_YOU: Final = "alice"
+_POOL: Final = 4
+
+
+@click.command()
+@click.option("--plain", is_flag=True, help="Commands from stdin, lines to stdout, no escape sequences.")
+def demo(plain: bool) -> int:
+    """Try it: a server, bob who accepts every call and answers, and you as alice.
+
+    Everything lies in a temporary folder that is removed at the end. Type `chat bob`.
+    """
+    import trio
+
+    from .connect import has_terminal
+    from .hardening import forbid_core_dumps
+
+    forbid_core_dumps()
+    plain = plain or not has_terminal()
+    with tempfile.TemporaryDirectory(prefix="messageapp-demo-") as folder:
+        return trio.run(_demo, Path(folder), plain)
+
+
+async def _demo(folder: Path, plain: bool) -> int:
+    from datetime import UTC, datetime
+
+    import trio
+    from messageapp_keys.identity import PrivateIdentity
+
+    from messageapp.client.client import Account, dial, open_client
+    from messageapp.client.echo import run_echo
+    from messageapp.client.trust import Trust
+    from messageapp.keypool import open_pool
+    from messageapp.server.directory import SqliteDirectory
+    from messageapp.server.serve import Server, open_listeners
+    from messageapp.server.setup import load_authority, prepare_server
+    from messageapp.store.database import open_database
+    from messageapp.store.home import Home
+    from messageapp.store.users import add_user
+
+    from .connect import converse
+
+    home = Home(folder)
+    click.echo("messageapp: starting a server and bob …", err=True)
+    offer, _ = await trio.to_thread.run_sync(prepare_server, home, [], datetime.now(UTC))
+    users = open_database(home.directory, "server")
+    accounts = []
+    for name in (_YOU, _PEER):
+        identity = PrivateIdentity.generate("ed25519")  # made at once; a real identity is RSA-3072
+        add_user(users, name, identity.bundle, time.time_ns() // 1_000_000)
+        trust = Trust(open_database(home.trust(name), "account"), name, identity.bundle, lambda: 0)
+        accounts.append(Account(name, identity, load_authority(home), trust, "127.0.0.1"))
+    async with open_pool(_POOL) as pool, trio.open_nursery() as nursery:
+        await pool.stocked(2)
+        server = Server(offer=offer, directory=SqliteDirectory(users), keys=pool)
+        listeners = await open_listeners("127.0.0.1", 0)
+        port = listeners[0].socket.getsockname()[1]
+        await nursery.start(server.serve, listeners)
+
+        async def be_bob(*, task_status: trio.TaskStatus[None]) -> None:
+            async with open_client(await dial("127.0.0.1", port), accounts[1], pool) as client:
+                task_status.started()
+                await run_echo(client)
+
+        await nursery.start(be_bob)
+        async with open_client(await dial("127.0.0.1", port), accounts[0], pool) as client:
+            click.echo("messageapp: you are alice; type `chat bob`, `help`, or `exit`", err=True)
+            code = await converse(client, plain=plain)
+        nursery.cancel_scope.cancel()
+    return code

@@ -1,0 +1,96 @@
+"""`messageapp keygen` and `messageapp keys`: what a user does once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .options import UsernameType, ask_passphrase, home_option, passphrase_option
+
+__all__ = ["keygen", "keys"]
+
+
+@click.command()
+@click.argument("name", type=UsernameType())
+@click.option(
+    "--import",
+    "imported",
+    metavar="FILE.pem",
+    type=click.Path(dir_okay=False),
+    help="Take an existing private key, such as `openssl genrsa -aes256` makes.",
+)
+@passphrase_option
+@home_option
+def keygen(name: str, imported: str | None, passphrase_file: str | None, home: Any) -> None:
+    """Make the identity NAME, sealed with a passphrase.
+
+    It is an RSA-3072 key pair; the private key never leaves this home.
+    """
+    from messageapp_keys.fingerprint import key_fingerprint
+    from messageapp_keys.identity import PrivateIdentity
+
+    from messageapp.errors import UnusableSetup
+    from messageapp.store.identities import save_identity
+
+    if home.identity(name).exists():
+        raise UnusableSetup(f"there is an identity {name} already: {home.identity(name)}; it is not overwritten")
+    if imported is None:
+        passphrase = ask_passphrase(passphrase_file, f"new passphrase for {name}", twice=True)
+        identity = PrivateIdentity.generate()
+    else:
+        identity, passphrase = _import(name, Path(imported), passphrase_file)
+    path = save_identity(home, name, identity, passphrase)
+    click.echo(f"{name}: {identity.bundle.kind} {key_fingerprint(identity.key_id)}")
+    click.echo(f"messageapp: sealed in {path}", err=True)
+    if imported is not None:
+        click.echo(f"messageapp: {imported} is no longer needed; delete it: shred -u {imported}", err=True)
+
+
+def _import(name: str, path: Path, passphrase_file: str | None) -> tuple[Any, str]:
+    """An old key and the passphrase that seals it from now on: the old one, or a new one where it had none."""
+    from messageapp_keys.pem import PemRefused, import_private_pem, needs_passphrase
+
+    from messageapp.errors import LoginRefused, UnusableSetup
+    from messageapp.store.home import read_public
+
+    pem = read_public(path)
+    locked = needs_passphrase(pem)
+    question = f"passphrase of {path}" if locked else f"new passphrase for {name}"
+    passphrase = ask_passphrase(passphrase_file, question, twice=not locked)
+    try:
+        return import_private_pem(pem, passphrase.encode() if locked else None), passphrase
+    except PemRefused as error:
+        if "passphrase" in str(error):
+            raise LoginRefused(f"{path}: {error}") from None
+        raise UnusableSetup(f"{path}: {error}") from None
+
+
+@click.group()
+def keys() -> None:
+    """The identities of this home."""
+
+
+@keys.command("list")
+@home_option
+def list_(home: Any) -> None:
+    """Every identity: name, kind of key, fingerprint."""
+    from messageapp_keys.fingerprint import key_fingerprint
+
+    from messageapp.store.identities import list_identities
+
+    for sealed in list_identities(home):
+        click.echo(f"{sealed.user}  {sealed.bundle.kind}  {key_fingerprint(sealed.bundle.key_id)}")
+
+
+@keys.command("export")
+@click.argument("name", type=UsernameType())
+@home_option
+def export(name: str, home: Any) -> None:
+    """The public key of NAME as PEM on stdout; give it to the server's owner for `messageapp user add`."""
+    from messageapp_keys.pem import export_public_pem
+
+    from messageapp.store.identities import find_identity
+
+    click.echo(export_public_pem(find_identity(home, name).bundle), nl=False)

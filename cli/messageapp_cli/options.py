@@ -1,0 +1,90 @@
+"""Options that several subcommands share: the home folder, names, the passphrase."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+__all__ = ["UsernameType", "ask_passphrase", "home_option", "passphrase_option"]
+
+PASSPHRASE_VARIABLE: Final = "MESSAGEAPP_PASSPHRASE"  # noqa: S105 - its name
+HOME_VARIABLE: Final = "MESSAGEAPP_HOME"
+
+
+def _home(ctx: click.Context, parameter: click.Parameter, value: str | None) -> Any:
+    from messageapp.store.home import Home
+
+    chosen = value or os.environ.get(HOME_VARIABLE)
+    if not chosen:
+        import platformdirs
+
+        chosen = platformdirs.user_data_dir("messageapp", appauthor=False)
+    return Home(Path(chosen).expanduser())
+
+
+home_option: Callable[[Any], Any] = click.option(
+    "--home",
+    metavar="DIR",
+    callback=_home,
+    help=f"Where everything lies. Default: ${HOME_VARIABLE}, else your user data folder.",
+)
+
+passphrase_option: Callable[[Any], Any] = click.option(
+    "--passphrase-file",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help=f"Read the passphrase from the first line of FILE. Else ${PASSPHRASE_VARIABLE}, else it is asked for.",
+)
+
+
+class UsernameType(click.ParamType[str]):
+    """A username, checked by the protocol's rule."""
+
+    name = "NAME"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from messageapp_keys.names import BadUsername, check_username
+
+        try:
+            return check_username(value)
+        except BadUsername as error:
+            self.fail(str(error), param, ctx)
+
+
+def ask_passphrase(file: str | None, question: str, *, twice: bool = False) -> str:
+    """From the file, the environment, or the terminal (never from stdin, which may be a script)."""
+    from messageapp.errors import UnusableSetup
+    from messageapp.store.home import read_public
+
+    if file is not None:
+        first = read_public(Path(file)).split(b"\n", 1)[0].rstrip(b"\r")
+        try:
+            return _not_empty(first.decode())
+        except UnicodeDecodeError:
+            raise UnusableSetup(f"the passphrase in {file} is not UTF-8") from None
+    if (from_environment := os.environ.get(PASSPHRASE_VARIABLE)) is not None:
+        return _not_empty(from_environment)
+    try:
+        with open("/dev/tty", "r+b", buffering=0):
+            pass
+    except OSError:
+        raise UnusableSetup(
+            f"no terminal to ask for the passphrase; use --passphrase-file FILE or ${PASSPHRASE_VARIABLE}"
+        ) from None
+    passphrase = _not_empty(getpass.getpass(f"{question}: "))
+    if twice and getpass.getpass("again: ") != passphrase:
+        raise UnusableSetup("the two passphrases differ; nothing was made")
+    return passphrase
+
+
+def _not_empty(passphrase: str) -> str:
+    from messageapp.errors import UnusableSetup
+
+    if not passphrase:
+        raise UnusableSetup("the passphrase is empty")
+    return passphrase

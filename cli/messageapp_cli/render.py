@@ -1,0 +1,137 @@
+"""Events as lines of text. Everything from outside goes through `safe_lines` first: a terminal client's first duty.
+
+The texts are stable: scripts rely on them. A received text of several lines has its `<bob>` before each, so that no
+line of it can pass for one of ours.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from typing import Final
+
+from messageapp_keys.fingerprint import group_digits
+
+from messageapp.client import events as ev
+from messageapp.errors import ConnectionCut, MessageAppError
+from messageapp.wire.commands import Listing, UserState
+
+__all__ = ["error_line", "listing_lines", "number_lines", "one_line", "render", "safe_lines"]
+
+REPLACEMENT: Final = "\ufffd"
+MAX_MARKS: Final = 4  # combining characters on one letter; a flood of them climbs over other lines
+_TAB: Final = "    "
+# Bidirectional controls (they reorder what follows), invisible operators and fillers, annotations, tags.
+_HIDDEN: Final = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff"
+    "\uffa0\ufff9-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+_LINE_ENDS: Final = re.compile("\r\n|[\n\r\x0b\x0c\x85\u2028\u2029]")
+
+
+def _safe(text: str) -> str:
+    """One line without anything that moves the cursor, reorders, hides or piles up."""
+    out: list[str] = []
+    marks = 0
+    for char in _HIDDEN.sub(REPLACEMENT, text.replace("\t", _TAB)):
+        category = unicodedata.category(char)
+        if category in ("Mn", "Me"):
+            marks += 1
+            if marks > MAX_MARKS:
+                continue
+        else:
+            marks = 0
+        out.append(REPLACEMENT if category in ("Cc", "Cs", "Zl", "Zp") else char)
+    return "".join(out)
+
+
+def safe_lines(text: str) -> list[str]:
+    """The lines of a stranger's text, each printable. At least one."""
+    return [_safe(line) for line in _LINE_ENDS.split(text)]
+
+
+def one_line(text: str, most: int = 200) -> str:
+    """A stranger's text within a line of ours."""
+    joined = " ".join(safe_lines(text))
+    return joined if len(joined) <= most else joined[: most - 1] + "…"
+
+
+def error_line(error: MessageAppError | str) -> str:
+    return f"error: {one_line(str(error), 500)}"
+
+
+def number_lines(peer: str, number: str) -> list[str]:
+    """The 60 digits in two rows of six groups."""
+    groups = group_digits(number)
+    return [f"safety number with {peer}:", f"  {groups[:35]}", f"  {groups[36:]}"]
+
+
+def listing_lines(listing: Listing) -> list[str]:
+    return [
+        "Online users:",
+        *sorted(
+            (entry.user + (" (in chat)" if entry.state == UserState.IN_CHAT else "") for entry in listing.entries),
+            key=str.lower,
+        ),
+    ]
+
+
+def _changed(event: ev.KeyChanged) -> list[str]:
+    peer = event.peer
+    return [
+        f"KEY CHANGED for {peer}",
+        f"The server gives another key for {peer} than before: {peer} has installed anew, or somebody is between you.",
+        "The chat is blocked.",
+        "old " + "\n".join(number_lines(peer, event.old_number)),
+        "new " + "\n".join(number_lines(peer, event.new_number)),
+        f"Ask {peer} by another way. If the new number is right: trust {peer} <its first 10 digits>",
+    ]
+
+
+def _secure(event: ev.ChatSecure) -> list[str]:
+    lines = [f"CHAT IS SECURE! with {event.peer}"]
+    if event.first:
+        lines += [
+            f"This is the first chat with {event.peer}; the key is remembered from now on.",
+            *number_lines(event.peer, event.number),
+            f"Compare it with {event.peer} by another way (in person, on the telephone), then: /verify confirm",
+        ]
+    return lines
+
+
+_SIMPLE: Final[Mapping[type[object], str]] = {
+    ev.IncomingCall: "REQUEST TO CHAT FROM: <{peer}> ACCEPT?",
+    ev.CallCanceled: "{peer} canceled the call",
+    ev.CallRefused: "{peer} refused the chat",
+    ev.UndecryptableText: "error: a message from {peer} could not be decrypted; nothing of it is shown",
+}
+
+
+def render(event: ev.Event) -> list[str]:
+    """The lines for an event; none for one that only changes the prompt."""
+    match event:
+        case ev.TextReceived(peer, text, _, late):
+            tail = " (late)" if late else ""
+            return [f"<{peer}> {line}{tail}" for line in safe_lines(text)]
+        case ev.ChatSecure():
+            return _secure(event)
+        case ev.KeyChanged():
+            return "\n".join(_changed(event)).split("\n")
+        case ev.ChatOver(peer, by_us, disconnected):
+            if by_us:
+                return [f"You left the chat with {peer}"]
+            return [f"{peer} disconnected" if disconnected else f"{peer} left the chat"]
+        case ev.Missing(peer, count):
+            return [f"error: {count} message{'s' if count > 1 else ''} from {peer} did not arrive"]
+        case ev.NotDelivered(peer, text, reason):
+            return [f"error: not delivered to {peer}, {reason}: {one_line(text, 60)}"]
+        case ev.ChatFailed(peer, reason):
+            return [f"error: no chat with {peer}: {reason}"]
+        case ev.Keying():
+            return []
+        case ev.Ended(error):
+            if error is None:
+                return []
+            return [str(error) if isinstance(error, ConnectionCut) else error_line(error)]
+    return [_SIMPLE[type(event)].format(peer=event.peer)]
