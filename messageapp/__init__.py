@@ -12,7 +12,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from .client.client import Account, Client, dial, open_client
+    from .client.client import Client, open_client
+    from .client.login import Account, dial
     from .client.trust import Trust
     from .errors import MessageAppError
     from .keypool import open_pool
@@ -33,13 +34,13 @@ __all__ = [
 ]
 
 _HOMES: Final = {
-    "Account": "client.client",
+    "Account": "client.login",
     "Client": "client.client",
     "Limits": "limits",
     "MessageAppError": "errors",
     "Server": "server.serve",
     "Trust": "client.trust",
-    "dial": "client.client",
+    "dial": "client.login",
     "open_client": "client.client",
     "open_listeners": "server.serve",
     "open_pool": "keypool",

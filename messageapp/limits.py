@@ -6,6 +6,7 @@ agree on (frame sizes, padding, counters) are not here but beside the code that 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -49,15 +50,18 @@ class Limits:
 
     @classmethod
     def from_mapping(cls, given: Mapping[str, object]) -> Limits:
-        """The defaults with `given` put in; `UnusableSetup` for an unknown name or a value not above 0."""
+        """The defaults with `given` put in; `UnusableSetup` for an unknown name or a value that cannot be."""
         known = {entry.name: entry for entry in fields(cls)}
         changes: dict[str, Any] = {}
         for name, value in given.items():
             if name not in known:
                 raise UnusableSetup(f"there is no limit {name}; the limits are {', '.join(known)}")
-            if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
                 raise UnusableSetup(f"the limit {name} is a number above 0")
-            changes[name] = float(value) if known[name].type == "float" else int(value)
+            whole = known[name].type == "int"
+            if whole and value != int(value):
+                raise UnusableSetup(f"the limit {name} is a whole number")
+            changes[name] = int(value) if whole else float(value)
         return replace(cls(), **changes)
 
 

@@ -31,7 +31,8 @@ _RSA_POOL: Final = 2  # for being called (protocol §8)
     help="Offer only this key exchange at login. Default: hybrid, then swift.",
 )
 @click.option("--hide-user", is_flag=True, help="Do not send the user's name before the connection is encrypted.")
-@click.option("--trust-server", is_flag=True, help="Accept that the server has another key than before.")
+@click.option("--trust-server", is_flag=True, help="Accept that the server has another key or name than before.")
+@click.option("--crl", metavar="FILE", type=click.Path(dir_okay=False), help="The CA's revocation list, PEM or DER.")
 @passphrase_option
 @home_option
 def connect(
@@ -43,6 +44,7 @@ def connect(
     suite: str | None,
     hide_user: bool,
     trust_server: bool,
+    crl: str | None,
     passphrase_file: str | None,
     home: Any,
 ) -> int:
@@ -50,7 +52,7 @@ def connect(
     import trio
     from messageapp_keys.kem import DEFAULT_SUITES, SUITES
 
-    from messageapp.client.client import Account
+    from messageapp.client.login import Account
     from messageapp.client.trust import Trust
     from messageapp.store.database import open_database
     from messageapp.store.identities import find_identity, unseal
@@ -72,13 +74,15 @@ def connect(
             authority=_load_authority(ca_pem),
             trust=trust,
             server=server,
+            port=port,
             suites=suites,
             accept_chat=[*DEFAULT_SUITES, *(known for known in suites if known not in DEFAULT_SUITES)],
             hide_user=hide_user,
-            check_leaf=lambda leaf: None if trust_server else trust.check_server(server, port, leaf.spki_hash),
+            trust_server=trust_server,
+            revoked=None if crl is None else _load_crl(crl),
         )
         plain = plain or not has_terminal()
-        return trio.run(_connect, account, host, port, ca_pem, plain, trust_server)
+        return trio.run(_connect, account, host, port, plain)
     finally:
         database.close()
 
@@ -137,15 +141,26 @@ def _load_authority(pem: bytes) -> Any:
         raise UnusableSetup(f"the CA certificate cannot be used: {error}") from None
 
 
-async def _connect(account: Any, host: str, port: int, ca_pem: bytes, plain: bool, trust_server: bool) -> int:
-    from messageapp.client.client import dial, open_client
+def _load_crl(file: str) -> Any:
+    from messageapp_keys.certificate import CertificateRefused, load_crl_untrusted
+
+    from messageapp.errors import UnusableSetup
+    from messageapp.store.home import read_public
+
+    try:
+        return load_crl_untrusted(read_public(Path(file)))
+    except CertificateRefused as error:
+        raise UnusableSetup(f"{file}: {error}") from None
+
+
+async def _connect(account: Any, host: str, port: int, plain: bool) -> int:
+    from messageapp.client.client import open_client
+    from messageapp.client.login import dial
     from messageapp.keypool import open_pool
 
     async with open_pool(_RSA_POOL) as pool:
         stream = await dial(host.strip("[]"), port)
         async with open_client(stream, account, pool) as client:
-            if trust_server or account.trust.known_server(account.server, port) is None:
-                account.trust.pin_server(account.server, port, client.info.leaf.spki_hash, ca_pem)
             return await converse(client, plain=plain)
 
 

@@ -40,8 +40,9 @@ async def _demo(folder: Path, plain: bool) -> int:
     import trio
     from messageapp_keys.identity import PrivateIdentity
 
-    from messageapp.client.client import Account, dial, open_client
+    from messageapp.client.client import open_client
     from messageapp.client.echo import run_echo
+    from messageapp.client.login import Account, dial
     from messageapp.client.trust import Trust
     from messageapp.keypool import open_pool
     from messageapp.server.directory import SqliteDirectory

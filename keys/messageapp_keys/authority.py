@@ -57,7 +57,7 @@ def make_server_certificate(
 
     Valid from an hour ago, for 398 days or until the CA ends. Makes an RSA-3072 key unless one is given: not for the
     event loop. Raises ValueError without a name, for one that is not ASCII and for a naive ``now``.
-    Source: protocol §3, §20.8.
+    Source: protocol §3.2.
     """
     if not names:
         raise ValueError("a server certificate needs a name")

@@ -15,6 +15,7 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.x509 import Certificate, verification
+from cryptography.x509 import CertificateRevocationList as RevocationList
 from cryptography.x509.general_name import DNSName, IPAddress
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
@@ -57,6 +58,7 @@ __all__ = [
     "CertificateRefused",
     "CertificateSummary",
     "Refusal",
+    "RevocationList",
     "ServerLeaf",
     "certificate_der",
     "certificate_pem",
@@ -106,7 +108,7 @@ def verify_chain_untrusted(
 
     ``server_name`` is an ASCII DNS name or an IP text, ``now`` is aware. ``crl``, if given, must be signed by the CA
     and current, and must list no certificate of the chain. Raises `CertificateRefused` and nothing else, whatever the
-    chain holds; ValueError for a naive ``now``. Source: protocol §3, §20.8.
+    chain holds; ValueError for a naive ``now``. Source: protocol §3.2.
     """
     now = in_utc(now)
     if not 1 <= len(chain_der) <= MAX_CHAIN:

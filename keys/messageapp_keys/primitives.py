@@ -108,7 +108,7 @@ def counter_bytes(counter: int) -> bytes:
 
 
 class RecordCipher:
-    """AES-256-GCM under one key, one counter a message; the layout is tag || ciphertext (protocol §5, §20.10)."""
+    """AES-256-GCM under one key, one counter a message; the layout is tag || ciphertext (protocol §5, §10.1)."""
 
     __slots__ = ("_aead",)
 

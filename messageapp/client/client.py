@@ -2,10 +2,8 @@
 
     OFFLINE → M1_SENT → M3_SENT → ONLINE → (CALLING | RINGING) → KEYING → CHAT → ONLINE
 
-One task reads, one writes, one keeps the connection alive; the outbox between is bounded, and so is the channel of
-events: a user interface that does not read slows the server's sending to us, nothing else. What a reply means is
-decided in the reader, in the order of the wire, before whoever asked wakes up: a `pubk` and the C1 behind it may come
-in one read.
+The tasks of the connection are in `session`. The channel of events is bounded: a user interface that does not read
+slows the server's sending to us, nothing else.
 """
 
 from __future__ import annotations
@@ -14,17 +12,14 @@ import contextlib
 import os
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, Final
 
 import trio
-from messageapp_keys.certificate import Certificate, ServerLeaf
 from messageapp_keys.codec import Malformed
-from messageapp_keys.identity import IdentityBundle, PrivateIdentity
+from messageapp_keys.identity import IdentityBundle
 from messageapp_keys.kem import DEFAULT_SUITES, Suite, TemporaryKey
 from messageapp_keys.primitives import Random
 
@@ -32,25 +27,16 @@ from messageapp.e2ee.envelope import check_text
 from messageapp.e2ee.exchange import ExchangeFailed, Parties
 from messageapp.e2ee.ratchet import Undecryptable
 from messageapp.errors import (
-    CannotConnect,
-    ConnectionCut,
-    LoginRefused,
     MessageAppError,
     RemoteProtocolError,
     RequestRefused,
-    ServerBusy,
     ServerGoodbye,
-    ServerNotAuthenticated,
 )
 from messageapp.keypool import KeySource
 from messageapp.link import Link
 from messageapp.wire.commands import (
-    Argument,
-    BadArgument,
-    Bye,
     ByeReason,
     Call,
-    Echo,
     ErrorCode,
     Errors,
     Invite,
@@ -59,42 +45,25 @@ from messageapp.wire.commands import (
     Nothing,
     PeerKey,
     Raw,
-    UnknownVerb,
-    make,
-    parse_untrusted,
 )
-from messageapp.wire.frames import FrameType
-from messageapp.wire.login import ClientLogin, LoggedIn
-from messageapp.wire.messages import Alert
-from messageapp.wire.records import Kind, Record
+from messageapp.wire.login import LoggedIn
+from messageapp.wire.records import Kind
 from messageapp.wire.states import Role
 
 from . import events as ev
 from .conversations import Conversation, NeedKey, Step
-from .trust import Trust
+from .login import Account, log_in
+from .session import Incoming, Session, expect
 
-__all__ = ["Account", "Client", "Request", "State", "dial", "open_client"]
+__all__ = ["Client", "State", "open_client"]
 
-QUEUE: Final = 64  # records waiting for the writer; then whoever sends waits
 EVENTS: Final = 1024  # events waiting for the user interface; then the reader waits
 HELD_TEXTS: Final = 100  # typed while the keys are made
 REMEMBERED_SENDS: Final = 512  # more than a server's queue: to name the text that it refused
-PING_SECONDS: Final = 60.0
-DEAD_SECONDS: Final = 150.0
-LOGIN_SECONDS: Final = 20.0  # twice the server's own patience
 KEYING_SECONDS: Final = 30.0
 EXIT_SECONDS: Final = 5.0
 REFRESH_SECONDS: Final = 10.0  # who is online, for completion
 _FRESH_SECONDS: Final = 2.0
-_CONNECT_SECONDS: Final = 10.0
-
-_GOODBYES: Final = {
-    ByeReason.SHUTDOWN: "the server is shutting down",
-    ByeReason.REPLACED: "this account logged in again on this device",
-    ByeReason.AGE: "the session reached its age limit; connect again",
-    ByeReason.SLOW: "this client was too slow in reading",
-    ByeReason.REMOVED: "this user was removed from the server, or has a new key there",
-}
 
 
 class State(Enum):
@@ -103,44 +72,6 @@ class State(Enum):
     RINGING = "ringing"
     KEYING = "keying"
     CHAT = "chat"
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """Who logs in where, and what is trusted."""
-
-    user: str
-    identity: PrivateIdentity
-    authority: Certificate
-    trust: Trust
-    server: str  # as dialled: the name that the certificate must carry
-    suites: Sequence[Suite] = DEFAULT_SUITES
-    accept_chat: Sequence[Suite] = DEFAULT_SUITES
-    hide_user: bool = False
-    check_leaf: Callable[[ServerLeaf], None] = lambda leaf: None
-
-
-@dataclass(slots=True)
-class Request:
-    """A request under way: `apply` runs in the reader when the reply comes, `done` is set afterwards."""
-
-    apply: Callable[[Any], Any]
-    done: trio.Event
-    result: Any = None
-    error: MessageAppError | None = None
-
-
-async def dial(host: str, port: int) -> trio.SocketStream:
-    """A TCP connection; raises `CannotConnect` with the reason in words."""
-    try:
-        with trio.fail_after(_CONNECT_SECONDS):
-            return await trio.open_tcp_stream(host, port)
-    except trio.TooSlowError:
-        raise CannotConnect(f"{host}:{port} does not answer") from None
-    except OSError as error:
-        if isinstance(error, trio.socket.gaierror):
-            raise CannotConnect(f"there is no host named {host}") from None
-        raise CannotConnect(f"nobody listens on {host}:{port}") from None
 
 
 @asynccontextmanager
@@ -157,12 +88,13 @@ async def open_client(
     Raises `ServerNotAuthenticated`, `LoginRefused`, `CannotConnect` for a login that fails. Later ends come as the
     event `Ended`. Leaving closes the stream; only `Client.exit` says goodbye.
     """
-    client = Client(stream, account, keys, random, wall_ms)
+    link = Link(stream, Role.CLIENT)
     try:
-        await client._login()
+        info = await log_in(link, account, random, wall_ms())
+        link.connection.start_session(info.sealer, info.opener, trio.current_time())
+        client = Client(link, info, account, keys, random, wall_ms)
         async with trio.open_nursery() as nursery:
-            for task in (client._reader, client._writer, client._keep_alive, client._refresh, client._watch_keying):
-                nursery.start_soon(task)
+            client.start(nursery)
             try:
                 yield client
             finally:
@@ -174,22 +106,24 @@ async def open_client(
 class Client:
     """Made by `open_client`. What asks the server raises `RequestRefused`, or the session's error once it ended."""
 
-    info: LoggedIn
-
     def __init__(
-        self, stream: trio.abc.Stream, account: Account, keys: KeySource, random: Random, wall_ms: Callable[[], int]
+        self,
+        link: Link,
+        info: LoggedIn,
+        account: Account,
+        keys: KeySource,
+        random: Random,
+        wall_ms: Callable[[], int],
     ) -> None:
+        self.info = info
         self.account = account
         self.online: dict[str, int] = {}
-        self._link = Link(stream, Role.CLIENT)
+        self._session = Session(link, random, self._react, self._at_end)
         self._keys = keys
         self._random = random
         self._wall_ms = wall_ms
-        self._to_writer, self._writer_inbox = trio.open_memory_channel[Record](QUEUE)
         self._to_ui, self.events = trio.open_memory_channel[ev.Event](EVENTS)
-        self._requests: dict[int, Request] = {}
         self._sends: OrderedDict[int, tuple[str, str]] = OrderedDict()  # frwd id → (peer, text)
-        self._next_id = 1
         self._ring: Call | None = None
         self._outgoing: Call | None = None
         self._conversation: Conversation | None = None
@@ -198,8 +132,6 @@ class Client:
         self._keying_changed = trio.Event()
         self._refresh_wanted = trio.Event()
         self._refreshed = -1e9
-        self._heard = 0.0
-        self._ended: MessageAppError | None = None
         self._exiting = False
 
     # what there is ----------------------------------------------------------------------------------------------------
@@ -228,7 +160,7 @@ class Client:
     @property
     def ended(self) -> MessageAppError | None:
         """Why the session is over; None while it lives."""
-        return self._ended
+        return self._session.ended
 
     @property
     def server_name(self) -> str:
@@ -240,98 +172,17 @@ class Client:
         suite = None if self._conversation is None else self._conversation.suite
         return None if suite is None else suite.name
 
-    # login ------------------------------------------------------------------------------------------------------------
-
-    async def _login(self) -> None:
-        account = self.account
-        login = ClientLogin(
-            username=account.user,
-            identity=account.identity,
-            authority=account.authority,
-            server=account.server,
-            suites=account.suites,
-            random=self._random,
-            device=account.trust.device(),
-            hide_user=account.hide_user,
-            accept_leaf=account.check_leaf,
-        )
-        try:
-            with trio.fail_after(LOGIN_SECONDS):
-                await self._link.send_frame(FrameType.M1, login.start())
-                m2 = await self._frame()
-                await self._link.send_frame(FrameType.M3, login.receive_m2_untrusted(m2, datetime.now(UTC)))
-                self.info = login.receive_m4_untrusted(await self._frame())
-        except trio.TooSlowError:
-            raise CannotConnect("the server does not answer") from None
-        except ConnectionCut:
-            raise CannotConnect("the server closed the connection during the login") from None
-        except RemoteProtocolError as error:
-            raise ServerNotAuthenticated(f"what answers there does not speak MessageApp: {error}") from None
-        self._heard = trio.current_time()
-        self._link.connection.start_session(self.info.sealer, self.info.opener, self._heard)
-
-    async def _frame(self) -> Any:
-        """The next frame, an ALERT turned into its error."""
-        frame = await self._link.receive_frame()
-        if frame.type is not FrameType.ALERT:
-            return frame
-        try:
-            alert = Alert.parse_untrusted(frame.body)
-        except Malformed:
-            raise RemoteProtocolError("an alert has not the form of one") from None
-        match alert.code:
-            case 1:
-                raise LoginRefused
-            case 2:
-                wait = f"; try again in {alert.retry} seconds" if alert.retry else ""
-                raise ServerBusy(f"the server is busy{wait}")
-            case 3:
-                raise ServerNotAuthenticated("the server takes none of the versions or suites offered")
-        raise CannotConnect("the server gave up: the login was too slow or too large")
-
     # tasks ------------------------------------------------------------------------------------------------------------
 
-    async def _reader(self) -> None:
-        try:
-            while True:
-                records = await self._link.receive_records()
-                self._heard = trio.current_time()
-                for record in records:
-                    await self._receive(record)
-        except MessageAppError as error:  # a file of pins that cannot be used among them
-            await self._end(error)
-
-    async def _writer(self) -> None:
-        try:
-            while True:
-                records = [await self._writer_inbox.receive()]
-                while len(records) < QUEUE:
-                    try:
-                        records.append(self._writer_inbox.receive_nowait())
-                    except trio.WouldBlock:
-                        break
-                await self._link.send_records(records)
-        except (ConnectionCut, trio.ClosedResourceError):
-            return  # the reader sees the same and tells why; or has
-
-    async def _keep_alive(self) -> None:
-        """Ping when nothing was heard for a minute; silence for much longer means that nobody is there."""
-        pinged = self._heard
-        while self._ended is None:
-            now = trio.current_time()
-            if now - self._heard >= DEAD_SECONDS:
-                await self._end(ConnectionCut())
-                return
-            if now - max(self._heard, pinged) >= PING_SECONDS:
-                pinged = now
-                # A full queue means that the writer is stuck; then silence decides.
-                with trio.move_on_after(1), contextlib.suppress(MessageAppError):
-                    await self._request("ping", Echo(self._random(8)))
-            await trio.sleep_until(min(self._heard + DEAD_SECONDS, max(self._heard, pinged) + PING_SECONDS))
+    def start(self, nursery: trio.Nursery) -> None:
+        """Run in `nursery`, until it is cancelled."""
+        self._session.start(nursery)
+        nursery.start_soon(self._refresh)
+        nursery.start_soon(self._watch_keying)
 
     async def _refresh(self) -> None:
         """Keep `online` fresh without anybody asking."""
-        while self._ended is None:
+        while self.ended is None:
             try:
                 await self.list_users()
             except RequestRefused:
@@ -362,16 +213,8 @@ class Client:
                 with contextlib.suppress(MessageAppError):  # the session may be over too
                     await self._fail_chat("the other side did not finish the key exchange")
 
-    async def _end(self, error: MessageAppError) -> None:
-        """The session is over: whoever waits is woken, and what was held is given back. Only the first reason counts."""
-        if self._ended is not None:
-            return
-        self._ended = error
-        for request in self._requests.values():
-            request.error = error
-            request.done.set()
-        self._requests.clear()
-        self._writer_inbox.close()
+    async def _at_end(self, error: MessageAppError) -> None:
+        """What was held is given back, and the user interface hears why."""
         conversation, self._conversation = self._conversation, None
         self._outgoing = self._ring = None
         self._changed_keying()
@@ -388,40 +231,22 @@ class Client:
 
     # requests ---------------------------------------------------------------------------------------------------------
 
-    async def _send(self, record: Record) -> None:
-        if self._ended is not None:
-            raise self._ended
-        try:
-            await self._to_writer.send(record)
-        except trio.BrokenResourceError:  # the session ended while we waited for room
-            raise self._ended or ConnectionCut() from None
-
-    async def _request(self, verb: str, argument: Argument, apply: Callable[[Any], Any] = lambda reply: reply) -> Any:
-        """Send a request and wait for its reply. Cancelling leaves the reply to be applied when it comes."""
-        identifier, self._next_id = self._next_id, self._next_id % 0xFFFFFFFF + 1
-        request = self._requests[identifier] = Request(apply, trio.Event())
-        await self._send(make(Kind.REQUEST, identifier, verb, argument))
-        await request.done.wait()
-        if request.error is not None:
-            raise request.error
-        return request.result
-
     async def list_users(self) -> Listing:
         """Who is online, ourselves included."""
 
         def apply(reply: Any) -> Listing:
-            listing: Listing = _expect(reply, Listing)
+            listing: Listing = expect(reply, Listing)
             self.online = {entry.user: entry.state for entry in listing.entries}
             self._refreshed = trio.current_time()
             return listing
 
-        listing: Listing = await self._request("list", Nothing(), apply)
+        listing: Listing = await self._session.request("list", Nothing(), apply)
         return listing
 
     async def chat(self, user: str) -> bool:
         """Call `user`. True: it rings there; False: they had called us too, and the chat begins (glare)."""
-        if self._ended is not None:
-            raise self._ended
+        if self.ended is not None:
+            raise self.ended
         if self.state not in (State.ONLINE, State.RINGING):
             raise RequestRefused(ErrorCode.NOT_NOW, f"already with {self.peer}")
         call = self._outgoing = Call(user, self._random(16))
@@ -429,10 +254,10 @@ class Client:
         def apply(reply: Any) -> Any:
             if isinstance(reply, MessageAppError) and self._outgoing is call:
                 self._outgoing = None
-            return reply if isinstance(reply, PeerKey) else _expect(reply, Call)
+            return reply if isinstance(reply, PeerKey) else expect(reply, Call)
 
         try:
-            reply = await self._request("chat", call, apply)
+            reply = await self._session.request("chat", call, apply)
         except RequestRefused as error:
             if error.code == ErrorCode.NOT_AVAILABLE:
                 raise RequestRefused(error.code, f"{user} is not available") from None
@@ -444,7 +269,7 @@ class Client:
         ring = self._ring
         if ring is None:
             raise RequestRefused(ErrorCode.NOT_NOW, "nobody is calling")
-        await self._request("acpt", ring, lambda reply: _expect(reply, PeerKey))
+        await self._session.request("acpt", ring, lambda reply: expect(reply, PeerKey))
 
     async def refuse(self) -> None:
         ring = self._ring
@@ -454,9 +279,9 @@ class Client:
         def apply(reply: Any) -> None:
             if self._ring is ring:  # not a later call
                 self._ring = None
-            _expect(reply, Raw)
+            expect(reply, Raw)
 
-        await self._request("refu", ring, apply)
+        await self._session.request("refu", ring, apply)
 
     async def cancel(self) -> str:
         """Take the own call back; whom it was to."""
@@ -465,10 +290,10 @@ class Client:
             raise RequestRefused(ErrorCode.NOT_NOW, "there is no call to cancel")
 
         def apply(reply: Any) -> None:
-            _expect(reply, Raw)
+            expect(reply, Raw)
             self._outgoing = None
 
-        await self._request("cach", Invite(call.invite), apply)
+        await self._session.request("cach", Invite(call.invite), apply)
         return call.user
 
     async def leave(self) -> None:
@@ -490,15 +315,15 @@ class Client:
             self._held.clear()
             return True
 
-        if await self._request("exch", Nothing(), apply):
+        if await self._session.request("exch", Nothing(), apply):
             for text in held:
                 await self._tell(ev.NotDelivered(conversation.peer, text, "the chat did not become secure"))
             await self._tell(event)
 
     async def say(self, text: str) -> None:
         """Send a text; while the keys are made it is held. `MessageTooLong`; `RequestRefused` outside a chat."""
-        if self._ended is not None:
-            raise self._ended
+        if self.ended is not None:
+            raise self.ended
         conversation = self._conversation
         if conversation is None:
             raise RequestRefused(ErrorCode.NOT_NOW, "there is no chat")
@@ -517,89 +342,58 @@ class Client:
         self._exiting = True
         with trio.move_on_after(EXIT_SECONDS):
             try:
-                await self._request("exit", Nothing())
+                await self._session.request("exit", Nothing())
             except MessageAppError:
                 return
 
     async def _forward(self, peer: str, content: bytes, text: str) -> None:
-        identifier, self._next_id = self._next_id, self._next_id % 0xFFFFFFFF + 1
-        self._sends[identifier] = (peer, text)
-        if len(self._sends) > REMEMBERED_SENDS:
-            self._sends.popitem(last=False)
-        await self._send(make(Kind.REQUEST, identifier, "frwd", Raw(content)))
+        def note(identifier: int) -> None:
+            self._sends[identifier] = (peer, text)
+            if len(self._sends) > REMEMBERED_SENDS:
+                self._sends.popitem(last=False)
+
+        await self._session.post("frwd", Raw(content), noted=note)
 
     # what comes in ----------------------------------------------------------------------------------------------------
 
-    async def _receive(self, record: Record) -> None:
-        try:
-            argument = parse_untrusted(Role.SERVER, record)
-        except (BadArgument, UnknownVerb):
-            if record.kind is Kind.EVENT:
-                return  # of a later version, or none of ours to judge: it changes nothing
-            raise RemoteProtocolError("the server sent what cannot be read") from None
-        if record.verb == b"byee":
-            self._said_goodbye(_expect(argument, Bye))
-        match record.kind:
-            case Kind.REPLY:
-                await self._receive_reply(record, argument)
-            case Kind.REQUEST:
-                await self._send(make(Kind.REPLY, record.id, "pong", argument))
-            case Kind.EVENT:
-                await self._receive_event(record.verb, argument)
-
-    def _said_goodbye(self, bye: Bye) -> None:
-        try:
-            text = _GOODBYES.get(ByeReason(bye.reason), "the server said goodbye")
-        except ValueError:
-            text = "the server said goodbye"
-        raise ServerGoodbye(text, bye.reason)
-
-    async def _receive_reply(self, record: Record, argument: Any) -> None:
-        request = self._requests.pop(record.id, None)
-        if request is None:
-            sent = self._sends.pop(record.id, None)
-            if sent is not None and isinstance(argument, Errors) and sent[1]:
-                peer, text = sent
+    async def _react(self, incoming: Incoming) -> None:
+        """In the reader, in the order of the wire."""
+        argument = incoming.argument
+        if incoming.kind is Kind.EVENT:
+            await self._receive_event(incoming.verb, argument)
+        elif isinstance(argument, PeerKey):
+            await self._begin(argument)
+        elif not incoming.awaited and isinstance(argument, Errors):
+            peer, text = self._sends.pop(incoming.id, ("", ""))
+            if text:
                 full = argument.code == ErrorCode.QUEUE_FULL
                 await self._tell(
                     ev.NotDelivered(peer, text, f"the queue of {peer} is full" if full else "the chat was over")
                 )
-            return
-        reply = RequestRefused(argument.code, argument.text) if isinstance(argument, Errors) else argument
-        try:
-            request.result = request.apply(reply)
-        except MessageAppError as error:
-            request.error = error
-            if not isinstance(error, RequestRefused):
-                raise
-        finally:
-            request.done.set()
-        if isinstance(reply, PeerKey):
-            await self._begin(reply)
 
     async def _receive_event(self, verb: bytes, argument: Any) -> None:
         match verb:
             case b"reqt":
-                self._ring = _expect(argument, Call)
+                self._ring = expect(argument, Call)
                 await self._tell(ev.IncomingCall(self._ring.user))
             case b"cach":
                 ring = self._ring
-                if ring is not None and ring.invite == _expect(argument, Invite).invite:
+                if ring is not None and ring.invite == expect(argument, Invite).invite:
                     self._ring = None
                     await self._tell(ev.CallCanceled(ring.user))
             case b"refu":
                 call = self._outgoing
-                if call is not None and call.invite == _expect(argument, Call).invite:
+                if call is not None and call.invite == expect(argument, Call).invite:
                     self._outgoing = None
                     await self._tell(ev.CallRefused(call.user))
             case b"pubk":
-                await self._begin(_expect(argument, PeerKey))
+                await self._begin(expect(argument, PeerKey))
             case b"frwd":
-                await self._receive_forwarded(_expect(argument, Raw).data)
+                await self._receive_forwarded(expect(argument, Raw).data)
             case b"exch":
                 conversation = self._conversation
                 if conversation is not None:
-                    disconnected = _expect(argument, Left).disconnected
+                    disconnected = expect(argument, Left).disconnected
                     await self._give_back_held(conversation.peer, "the chat ended before it was secure")
                     self._drop(conversation)
                     await self._tell(ev.ChatOver(conversation.peer, by_us=False, disconnected=disconnected))
@@ -695,7 +489,7 @@ class Client:
         trust, peer, server = self.account.trust, conversation.peer, self.server_name
         pin, first = trust.pin_first(peer, server, conversation.bundle)
         self._changed_keying()
-        number = trust.number(peer, server, conversation.bundle)
+        number = trust.number(peer, server, conversation.bundle) if first else ""  # 10 ms, only to be shown
         await self._tell(ev.ChatSecure(peer, self.chat_suite or "", first, pin.verified, number))
         while self._held and self._conversation is conversation:
             await self._send_text(conversation, self._held.pop(0))
@@ -710,8 +504,7 @@ class Client:
         await self._give_back_held(conversation.peer, "the chat did not become secure")
         self._drop(conversation)
         await self._tell(event)
-        identifier, self._next_id = self._next_id, self._next_id % 0xFFFFFFFF + 1
-        await self._send(make(Kind.REQUEST, identifier, "exch", Nothing()))
+        await self._session.post("exch", Nothing())
 
     async def _give_back_held(self, peer: str, reason: str) -> None:
         held, self._held = self._held, []
@@ -728,12 +521,3 @@ class Client:
     def _changed_keying(self) -> None:
         self._keying_changed.set()
         self._keying_changed = trio.Event()
-
-
-def _expect(reply: Any, kind: type[Any]) -> Any:
-    """`reply` if it is of `kind`; a refusal is raised, anything else is the server's fault."""
-    if isinstance(reply, MessageAppError):
-        raise reply
-    if not isinstance(reply, kind):
-        raise RemoteProtocolError("the server's reply does not fit the request")
-    return reply

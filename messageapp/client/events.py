@@ -54,7 +54,7 @@ class ChatSecure:
     suite: str
     first: bool  # the key was pinned now
     verified: bool
-    number: str  # 60 digits
+    number: str  # 60 digits at the first chat, else empty
 
 
 @dataclass(frozen=True, slots=True)

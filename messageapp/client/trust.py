@@ -16,7 +16,16 @@ from messageapp_keys.fingerprint import safety_number
 from messageapp_keys.identity import IdentityBundle
 
 from messageapp.errors import MessageAppError, ServerNotAuthenticated
-from messageapp.store.trust import Pin, ServerPin, device_id, find_pin, find_server, save_pin, save_server
+from messageapp.store.trust import (
+    Pin,
+    ServerPin,
+    canonical_name,
+    device_id,
+    find_pin,
+    find_server,
+    save_pin,
+    save_server,
+)
 
 __all__ = ["TRUST_DIGITS", "Trust", "TrustRefused", "changed_digits"]
 
@@ -30,8 +39,8 @@ class TrustRefused(MessageAppError):
 def changed_digits(old_number: str, new_number: str) -> str:
     """The thirty digits of `new_number` that stand for the peer's new key.
 
-    A safety number is two halves, sorted; ours is the same in both numbers and often comes first. Its digits say nothing
-    about the new key, so comparing or typing them would accept any.
+    A safety number is two halves, sorted; ours is the same in both numbers and often comes first. Its digits say
+    nothing about the new key.
     """
     own = {old_number[:30], old_number[30:]}
     return next((half for half in (new_number[:30], new_number[30:]) if half not in own), new_number[:30])
@@ -91,18 +100,18 @@ class Trust:
         return pin
 
     def accept_offered(self, peer: str, server: str, digits: str) -> Pin:
-        """Replace the pin by the offered key if `digits` begin its half of the new safety number (`changed_digits`).
+        """Replace the pin by the offered key if `digits` begin the new safety number, or its half that changed.
 
-        `TrustRefused` otherwise.
+        `TrustRefused` otherwise. Typing them shows that the number was looked at; whether it is right is for the two
+        people to compare, all sixty digits.
         """
         pin = self._pinned(peer, server)
         if pin.offered is None:
             raise TrustRefused(f"the key of {peer} has not changed")
-        changed = changed_digits(self.number(peer, server, pin.bundle), self.number(peer, server, pin.offered))
-        if digits != changed[:TRUST_DIGITS]:
-            raise TrustRefused(
-                f"these are not the first {TRUST_DIGITS} of the digits that changed in the safety number with {peer}"
-            )
+        number = self.number(peer, server, pin.offered)
+        changed = changed_digits(self.number(peer, server, pin.bundle), number)
+        if digits not in (number[:TRUST_DIGITS], changed[:TRUST_DIGITS]):
+            raise TrustRefused(f"these are not the first {TRUST_DIGITS} digits of the new safety number with {peer}")
         pin = Pin(peer, server, pin.offered, verified=False, first_ms=self._wall_ms())
         save_pin(self._database, pin)
         return pin
@@ -127,5 +136,17 @@ class Trust:
                 "and if the change is right, connect once with --trust-server"
             )
 
-    def pin_server(self, name: str, port: int, spki_hash: bytes, ca_pem: bytes) -> None:
-        save_server(self._database, ServerPin(name, port, spki_hash, ca_pem, self._wall_ms()))
+    def check_name(self, spki_hash: bytes, canonical: str) -> None:
+        """`ServerNotAuthenticated` where the server calls itself other than before.
+
+        Peers are pinned under that name: with another one a malicious server would be rid of every pin.
+        """
+        known = canonical_name(self._database, spki_hash)
+        if known not in (None, canonical):
+            raise ServerNotAuthenticated(
+                f"the server calls itself {canonical} now and {known} before; the keys of your peers are remembered "
+                "under the old name. Ask its owner, and if the change is right, connect once with --trust-server"
+            )
+
+    def pin_server(self, pin: ServerPin) -> None:
+        save_server(self._database, pin)

@@ -91,7 +91,7 @@ class Connection:
                 with trio.fail_after(limits.m1_seconds):
                     m1 = await self._link.receive_frame()
                 login = ServerLogin(m1, self._server.offer, self._server.suites)
-                if self._server.session_count > limits.sessions:
+                if self._server.router.session_count >= limits.sessions:
                     raise Refused(Alert(ALERT_BUSY, _RETRY_SECONDS), "all sessions taken")
                 temporary = await self._temporary_key(login)
                 await self._link.send_frame(FrameType.M2, login.offer(temporary, self._server.random))
@@ -109,7 +109,7 @@ class Connection:
 
     async def _temporary_key(self, login: ServerLogin) -> TemporaryKey:
         keys = self._server.keys
-        rsa_key = keys.take_nowait() if any(suite.needs_rsa for suite in login.suites) else None
+        rsa_key = keys.take_nowait() if login.suites[0].needs_rsa else None
         suite: Suite = login.choose(rsa_ready=rsa_key is not None)
         if suite.needs_rsa and rsa_key is None:
             with trio.move_on_after(self._server.limits.pool_wait_seconds):

@@ -149,6 +149,7 @@ class Presence(Generic[S]):
         self._users: dict[str, UserEntry[S]] = {}
         self._ringing: dict[_Bond[S], None] = {}  # in the order of their deadlines
         self._ring_seconds = ring_seconds
+        self.session_count = 0
 
     # who is there -----------------------------------------------------------------------------------------------------
 
@@ -158,6 +159,7 @@ class Presence(Generic[S]):
             entry = self._users[session.user] = UserEntry(session.user, key_id, bundle, pem)
         entry.key_id, entry.bundle, entry.pem = key_id, bundle, pem
         entry.sessions.append(session)
+        self.session_count += 1
         return entry
 
     def leave(self, session: S) -> list[Message[S]]:
@@ -167,6 +169,7 @@ class Presence(Generic[S]):
             return []
         messages = self._apply("gone", _Event(entry, session))
         entry.sessions.remove(session)
+        self.session_count -= 1
         if not entry.sessions:
             del self._users[session.user]
         return messages or []

@@ -64,6 +64,10 @@ class Router:
 
     # sessions ---------------------------------------------------------------------------------------------------------
 
+    @property
+    def session_count(self) -> int:
+        return self._presence.session_count
+
     def sessions(self) -> Iterable[Session]:
         return self._presence.sessions()
 

@@ -62,7 +62,6 @@ class Server:
         self.router = Router(directory, self.limits.ring_seconds, self.limits.sessions_per_user)
         # Stands in for the key of unknown users; of the default kind, so that checking it takes as long.
         self.dummy_bundle = dummy_bundle or PrivateIdentity.generate().bundle
-        self.session_count = 0
         self._connections = 0
         self._requests = 0
         self._stop = trio.Event()
@@ -107,15 +106,12 @@ class Server:
         """One connection. The border: whatever goes wrong inside ends this connection and no other."""
         self._connections += 1
         number = self._connections
-        self.session_count += 1
         try:
             await Connection(self, stream, number, _address(stream)).run()
         except* Exception as group:
             # A bug of ours: its kind and place, never its text, which could hold a stranger's bytes.
             for error in _leaves(group):
                 _log.error("#%d internal error: %s at %s", number, type(error).__name__, _place(error))
-        finally:
-            self.session_count -= 1
 
     async def _check_calls(self) -> None:
         while True:

@@ -75,7 +75,7 @@ class Session:
         limits = self.limits
         self.outbox = Outbox(limits)
         self.commands = TokenBucket(limits.commands_per_second, limits.commands_burst, self.now)
-        self.chats = TokenBucket(limits.chats_per_minute / 60, limits.chats_per_minute, self.now)
+        self.chats = TokenBucket(limits.chats_per_minute / 60, max(1, limits.chats_per_minute), self.now)
 
     def tell(self, kind: Kind, identifier: int, verb: str, argument: Argument | None = None) -> None:
         """Queue a reply or event. A session that cannot even take these has fallen behind for good: `byee` 4."""

@@ -97,6 +97,11 @@ def prepare_server(home: Home, names: Sequence[str], now: datetime) -> tuple[Ser
         write_file(home.server_certificate, certificate_pem(leaf).encode())
         told.append(f"made a server certificate for {', '.join(leaf_names(leaf))}")
     leaf, key = _certificate(home.server_certificate), _key(home.server_key)
+    if key.public_key() != leaf.public_key():
+        raise UnusableSetup(
+            f"{home.server_key} is not the key of {home.server_certificate}; restore the right one, "
+            "or remove the certificate to have a new one made"
+        )
     if needs_renewal(leaf, names, now):
         wanted = list(dict.fromkeys([*leaf_names(leaf), *names]))
         _, leaf = make_server_certificate(_key(home.ca_key), ca, wanted, now, key)

@@ -62,17 +62,18 @@ def open_database(path: Path, kind: str) -> sqlite3.Connection:
 
 
 def _upgrade(database: sqlite3.Connection, path: Path, kind: str, scripts: list[str]) -> None:
-    database.execute("PRAGMA journal_mode = WAL")
-    database.execute("PRAGMA synchronous = FULL")
     (version,) = database.execute("PRAGMA user_version").fetchone()
     if version > len(scripts):
         raise UnusableSetup(f"{path} was written by a newer MessageApp; it is left as it is")
+    database.execute("PRAGMA journal_mode = WAL")
+    database.execute("PRAGMA synchronous = FULL")
     if version == len(scripts):
         return
     if version:
-        with sqlite3.connect(path.with_suffix(f".before-{version + 1}.db")) as copy:
+        before = path.with_suffix(f".before-{version + 1}.db")
+        os.close(os.open(before, os.O_CREAT | os.O_RDWR, 0o600))
+        with closing(sqlite3.connect(before)) as copy:
             database.backup(copy)
-        copy.close()
     database.execute("BEGIN IMMEDIATE")
     (version,) = database.execute("PRAGMA user_version").fetchone()  # another process may have been first
     for number, script in enumerate(scripts[version:], version + 1):

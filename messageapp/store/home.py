@@ -30,9 +30,11 @@ def _why(error: OSError) -> str:
 
 
 def make_folder(path: Path) -> Path:
-    """The folder, made with mode 0700 where it was missing; `UnusableSetup` where that cannot be."""
+    """The folder; it and those above it are made with mode 0700 where missing. `UnusableSetup` where that cannot be."""
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        missing = [folder for folder in path.parents if not folder.exists()]
+        for folder in (*reversed(missing), path):  # with `parents=True` those above would be open to all
+            folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise UnusableSetup(f"cannot make the folder {path}: {_why(error)}") from None
     return path

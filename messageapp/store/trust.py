@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from messageapp_keys.codec import Malformed
 from messageapp_keys.identity import IdentityBundle
+from messageapp_keys.names import fold
 
 from messageapp.errors import UnusableSetup
 
 from .database import stored
 
-__all__ = ["Pin", "ServerPin", "device_id", "find_pin", "find_server", "save_pin", "save_server"]
+__all__ = ["Pin", "ServerPin", "canonical_name", "device_id", "find_pin", "find_server", "save_pin", "save_server"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class ServerPin:
     name: str
     port: int
     spki_hash: bytes
+    canonical: str
     ca_pem: bytes
     first_ms: int
 
@@ -50,7 +52,7 @@ def device_id(database: sqlite3.Connection, fresh: bytes) -> bytes:
 @stored("the pins")
 def find_pin(database: sqlite3.Connection, peer: str, server: str) -> Pin | None:
     row = database.execute(
-        "SELECT bundle, offered, verified, first_ms FROM pins WHERE peer = ? AND server = ?", (peer, server)
+        "SELECT bundle, offered, verified, first_ms FROM pins WHERE peer = ? AND server = ?", (fold(peer), server)
     ).fetchone()
     if row is None:
         return None
@@ -73,7 +75,7 @@ def save_pin(database: sqlite3.Connection, pin: Pin) -> None:
     database.execute(
         "INSERT OR REPLACE INTO pins (peer, server, bundle, offered, verified, first_ms) VALUES (?, ?, ?, ?, ?, ?)",
         (
-            pin.peer,
+            fold(pin.peer),
             pin.server,
             pin.bundle.encode(),
             None if pin.offered is None else pin.offered.encode(),
@@ -86,14 +88,22 @@ def save_pin(database: sqlite3.Connection, pin: Pin) -> None:
 @stored("the pins")
 def find_server(database: sqlite3.Connection, name: str, port: int) -> ServerPin | None:
     row = database.execute(
-        "SELECT name, port, spki_hash, ca_pem, first_ms FROM servers WHERE name = ? AND port = ?", (name, port)
+        "SELECT name, port, spki_hash, canonical, ca_pem, first_ms FROM servers WHERE name = ? AND port = ?",
+        (name, port),
     ).fetchone()
     return None if row is None else ServerPin(*row)
 
 
 @stored("the pins")
+def canonical_name(database: sqlite3.Connection, spki_hash: bytes) -> str | None:
+    """What the server with this key called itself so far, under whatever address it was reached."""
+    row = database.execute("SELECT canonical FROM servers WHERE spki_hash = ? LIMIT 1", (spki_hash,)).fetchone()
+    return None if row is None else str(row[0])
+
+
+@stored("the pins")
 def save_server(database: sqlite3.Connection, pin: ServerPin) -> None:
     database.execute(
-        "INSERT OR REPLACE INTO servers VALUES (?, ?, ?, ?, ?)",
-        (pin.name, pin.port, pin.spki_hash, pin.ca_pem, pin.first_ms),
+        "INSERT OR REPLACE INTO servers (name, port, spki_hash, canonical, ca_pem, first_ms) VALUES (?, ?, ?, ?, ?, ?)",
+        (pin.name, pin.port, pin.spki_hash, pin.canonical, pin.ca_pem, pin.first_ms),
     )

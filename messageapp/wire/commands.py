@@ -1,4 +1,4 @@
-"""The verbs on the wire and their arguments, as rows (protocol §6, §20.4–§20.16).
+"""The verbs on the wire and their arguments, as rows (protocol §6, §7).
 
 `VERBS` says who may send which verb in which kind; `parse_untrusted` gives the typed argument. A client's frame of a
 kind it may not send ends the session; a verb nobody knows gets `erro 2`.
@@ -152,7 +152,7 @@ class Invite:
 
 @dataclass(frozen=True, slots=True)
 class PeerKey:
-    """pubk (§20.4): to both sides of a call that was accepted."""
+    """pubk (§6.2): to both sides of a call that was accepted."""
 
     invite: bytes  # [16]
     caller: bool  # True: you are the caller
@@ -197,7 +197,7 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """exch as an event: why the chat ended (§20.15)."""
+    """exch as an event: why the chat ended (§6.2)."""
 
     disconnected: bool
 

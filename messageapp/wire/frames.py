@@ -33,7 +33,7 @@ FRAME_LIMITS: Final = {
     FrameType.RECORD: 131_072,
     FrameType.ALERT: 4,
 }
-"""Largest length field of each type (protocol §2; M2 by §20.8: a chain of ML-DSA-65 certificates is long)."""
+"""Largest length field of each type (protocol §2; that of M2 for chains of ML-DSA-65 certificates)."""
 
 _HEADER: Final = 4
 ALERT_FORMAT: Final = 1

@@ -18,7 +18,13 @@ from datetime import datetime
 from typing import Final
 
 from messageapp_keys import labels
-from messageapp_keys.certificate import Certificate, CertificateRefused, ServerLeaf, verify_chain_untrusted
+from messageapp_keys.certificate import (
+    Certificate,
+    CertificateRefused,
+    RevocationList,
+    ServerLeaf,
+    verify_chain_untrusted,
+)
 from messageapp_keys.codec import Malformed, Reader, tlvs, u16, u32, u64, vec8, vec16
 from messageapp_keys.identity import IdentityBundle, PrivateIdentity
 from messageapp_keys.kem import Suite, TemporaryKey, encapsulate_untrusted
@@ -125,7 +131,7 @@ def login_body(transcript: bytes, username: str, server: str, leaf_spki_hash: by
 class Welcome:
     """M4's text and TLVs."""
 
-    server_name: str  # canonical: the name in C1, AD, pins and safety numbers (§20.9)
+    server_name: str  # canonical: the name in C1, AD, pins and safety numbers (§3.2)
     time_ms: int
     limits_version: int = 1
     other_sessions: int = 0
@@ -202,12 +208,14 @@ class ClientLogin:
         random: Random,
         device: bytes | None = None,
         hide_user: bool = False,
+        revoked: RevocationList | None = None,
         accept_leaf: Callable[[ServerLeaf], None] = lambda leaf: None,
         grease: bool = True,
     ) -> None:
         self._username = username
         self._identity = identity
         self._authority = authority
+        self._revoked = revoked
         self._server = server
         self._offered = {suite.code: suite for suite in suites}
         self._random = random
@@ -242,7 +250,7 @@ class ClientLogin:
             suite = self._offered.get(m2.core.suite)
             if suite is None or m2.core.version != VERSION or m2.core.sigalg not in SERVER_SIGALGS:
                 raise ServerNotAuthenticated("the server answered with a version, suite or signature nobody offered")
-            leaf = verify_chain_untrusted(m2.core.chain, self._authority, self._server, now)
+            leaf = verify_chain_untrusted(m2.core.chain, self._authority, self._server, now, self._revoked)
             verifier = VerifyingKey.of(leaf.public_key)
             signed = verifier.algorithm == m2.core.sigalg and verifier.verify_untrusted(
                 labels.SIG_M2, transcript_m2(m1, m2.core_bytes), m2.signature
@@ -354,7 +362,7 @@ class ServerLogin:
         """Check M3. Raises `LoginFailed` for every cause, after the same work.
 
         `enrolled` gives the bundle of a user in exactly the registered spelling, or None; then `dummy` takes its place,
-        so that an unknown user costs what a wrong signature costs (§4.4, §20.7).
+        so that an unknown user costs what a wrong signature costs (§4.4).
         """
         m1, own, suite = self._m1, self._offer, self._temporary.suite
         try:

@@ -130,7 +130,7 @@ def _check_m4(case: Case, leaf: ServerLeaf, derived: dict[str, bytes], report: R
     with report.part("M4"):
         record = RecordOpener(TrafficSecret(derived["s_s2c_0"]), case.user).open_untrusted(case.frames["M4"].body)
         report.expect("head of M4", (record.kind, record.id, record.verb) == (Kind.EVENT, 0, b"okay"))
-        if record.argument != vec8(LOGIN_COMPLETE.encode()):  # so it was once; now TLVs follow (§20.9)
+        if record.argument != vec8(LOGIN_COMPLETE.encode()):  # so it was once; now TLVs follow (§4.5)
             report.expect("server in M4", Welcome.parse_untrusted(record.argument).server_name in leaf.names)
         report.expect("text of M4", True)
 
