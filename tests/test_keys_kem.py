@@ -111,19 +111,23 @@ def _der(exponent: int, modulus: int) -> bytes:
     return public_der(rsa.RSAPublicNumbers(exponent, modulus).public_key())
 
 
-def _numbers_der(exponent: int, modulus: int) -> bytes:
+def _tlv(tag: int, content: bytes) -> bytes:
+    size = len(content)
+    length = bytes((size,)) if size < 128 else bytes((0x82,)) + size.to_bytes(2, "big")
+    return bytes((tag,)) + length + content
+
+
+RSA_OID = bytes.fromhex("06092a864886f70d010101")
+PSS_OID = bytes.fromhex("06092a864886f70d01010a")
+
+
+def _pkcs1(exponent: int, modulus: int) -> bytes:
+    return _tlv(0x30, b"".join(_tlv(2, n.to_bytes(n.bit_length() // 8 + 1, "big")) for n in (modulus, exponent)))
+
+
+def _numbers_der(exponent: int, modulus: int, algorithm: bytes = RSA_OID + b"\x05\x00") -> bytes:
     """SubjectPublicKeyInfo written by hand: the library does not make keys this bad."""
-
-    def tlv(tag: int, content: bytes) -> bytes:
-        size = len(content)
-        length = bytes((size,)) if size < 128 else bytes((0x82,)) + size.to_bytes(2, "big")
-        return bytes((tag,)) + length + content
-
-    def integer(value: int) -> bytes:
-        return tlv(2, value.to_bytes(value.bit_length() // 8 + 1, "big"))
-
-    algorithm = bytes.fromhex("300d06092a864886f70d0101010500")
-    return tlv(0x30, algorithm + tlv(3, b"\0" + tlv(0x30, integer(modulus) + integer(exponent))))
+    return _tlv(0x30, _tlv(0x30, algorithm) + _tlv(3, b"\0" + _pkcs1(exponent, modulus)))
 
 
 def test_the_hand_made_der_is_right_for_a_good_key() -> None:
@@ -146,6 +150,9 @@ BAD_RSA = {
     "n zero": _numbers_der(65537, 0),
     "a byte behind": public_der(rsa_key("temporary").public_key()) + b"\0",
     "length in three bytes": b"\x30\x83\x00" + public_der(rsa_key("temporary").public_key())[2:],
+    "without the NULL of its algorithm": _numbers_der(65537, GOOD_N, RSA_OID),
+    "as a PSS key": _numbers_der(65537, GOOD_N, PSS_OID),
+    "bare PKCS#1": _pkcs1(65537, GOOD_N),
     "P-256": public_der(ec.generate_private_key(ec.SECP256R1()).public_key()),
     "PEM": b"-----BEGIN PUBLIC KEY-----\n",
     "nothing": b"",

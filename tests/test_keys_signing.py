@@ -133,6 +133,17 @@ def _odd(bits: int) -> int:
     return (1 << bits) - 105  # a modulus need not factor for this
 
 
+def _rebuilt(algorithm: bytes) -> bytes:
+    """A good RSA key under another algorithm identifier; the library reads these."""
+    content = public_der(KEYS["rsa"].public_key())[4 + 15 :]
+    return b"\x30\x82" + (len(algorithm) + len(content)).to_bytes(2, "big") + algorithm + content
+
+
+def test_what_is_rebuilt_is_right_for_the_right_algorithm() -> None:
+    der = public_der(KEYS["rsa"].public_key())
+    assert _rebuilt(bytes.fromhex("300d06092a864886f70d0101010500")) == der
+
+
 REFUSED: dict[str, tuple[int, Callable[[], bytes]]] = {
     "1024 bits": (0x0804, lambda: spki(rsa.RSAPublicNumbers(65537, _odd(1024)).public_key())),
     "2047 bits": (0x0804, lambda: spki(rsa.RSAPublicNumbers(65537, _odd(2047)).public_key())),
@@ -145,6 +156,8 @@ REFUSED: dict[str, tuple[int, Callable[[], bytes]]] = {
     "ML-DSA-44": (0x0905, lambda: spki(mldsa.MLDSA44PrivateKey.generate().public_key())),
     "ML-DSA-87": (0x0905, lambda: spki(mldsa.MLDSA87PrivateKey.generate().public_key())),
     "empty": (0x0804, lambda: b""),
+    "without the NULL of its algorithm": (0x0804, lambda: _rebuilt(bytes.fromhex("300b06092a864886f70d010101"))),
+    "as a PSS key": (0x0804, lambda: _rebuilt(bytes.fromhex("300b06092a864886f70d01010a"))),
     "behind it": (0x0807, lambda: public_der(KEYS["ed25519"].public_key()) + b"\0"),
 }
 

@@ -23,8 +23,9 @@ from messageapp_keys.identity import IdentityBundle, PrivateIdentity
 from messageapp_keys.kem import SWIFT, Suite, TemporaryKey, generate_rsa
 from messageapp_keys.signing import algorithm_of
 
-from messageapp.client.client import Account, Client, open_client
+from messageapp.client.client import Client, open_client
 from messageapp.client.events import Event
+from messageapp.client.login import Account
 from messageapp.client.trust import Trust
 from messageapp.limits import Limits
 from messageapp.link import Link
@@ -94,7 +95,7 @@ class EndlessKeys:
         return _rsa_keys()[self.taken % 2]
 
     async def take(self) -> Any:
-        while self.empty:
+        while self.empty:  # noqa: ASYNC110 - on the mock clock
             await trio.sleep(0.1)
         await trio.lowlevel.checkpoint()
         return self.take_nowait()
