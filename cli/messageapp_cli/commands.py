@@ -47,6 +47,7 @@ ROWS: Final = (
     Command("exit", "", "log off; in a chat, `/exit` leaves the chat", in_chat=True),
 )
 _BY_NAME: Final = {row.name: row for row in ROWS}
+_OTHER_WORDS: Final = {"quit": "exit", "bye": "exit", "leave": "exit", "call": "chat", "who": "list", "reject": "refu"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,7 @@ def nearest(line: str) -> str | None:
     """The known command that was probably meant: the nearest one, or that whose argument is missing."""
     words = line.split()
     word = words[0].lower() if words else ""
+    word = _OTHER_WORDS.get(word, word)
     for row in ROWS:
         if word == row.name or (word.startswith(row.name) and len(row.name) == REPORT_LENGTH and len(words) > 1):
             return row.usage

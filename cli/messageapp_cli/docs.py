@@ -1,7 +1,7 @@
 """`python -m messageapp_cli.docs [--check]`: the parts of docs/ that are made from the code.
 
 A region stands between `<!-- generated:NAME -->` and `<!-- end -->`; its text comes from `REGIONS`, and what stands
-around it is written by people. `docs/cli.md` is one region from its second line on. With `--check` nothing is written,
+around it is written by people. `docs/cli.md` is one region below its title. With `--check` nothing is written,
 and the exit code is 1 if a file is not current.
 """
 
@@ -285,7 +285,7 @@ def _root() -> Path:
 
 def render(text: str) -> str:
     """`text` with every region made anew. KeyError for a region that nobody makes."""
-    return _REGION.sub(lambda found: f"{found[1]}{REGIONS[found['name']]()}\n{found[3]}", text)
+    return _REGION.sub(lambda found: f"{found[1]}\n{REGIONS[found['name']]()}\n\n{found[3]}", text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -65,9 +65,9 @@ def step(screen: Screen, line: str) -> Action:
     text = line.strip()
     if not text:
         return None
-    if text.removeprefix("/").lower() == "exit" and text.startswith("/") and screen.chat_just_ended:
-        return Complain("the chat was over already; exit logs off")
     parsed = parse(text.removeprefix("/"))
+    if parsed is not None and parsed.command.name == "exit" and text.startswith("/") and screen.chat_just_ended:
+        return Complain("the chat was over already; exit logs off")
     return _unknown(text) if parsed is None else Run(parsed.command, parsed.words)
 
 

@@ -83,9 +83,10 @@ def _changed(event: ev.KeyChanged) -> list[str]:
         f"KEY CHANGED for {peer}",
         f"The server gives another key for {peer} than before: {peer} has installed anew, or somebody is between you.",
         "The chat is blocked.",
-        "old " + "\n".join(number_lines(peer, event.old_number)),
-        "new " + "\n".join(number_lines(peer, event.new_number)),
-        f"Ask {peer} by another way. If the new number is right: trust {peer} <its first 10 digits>",
+        *(f"old {line}" if line.startswith("safety") else line for line in number_lines(peer, event.old_number)),
+        *(f"new {line}" if line.startswith("safety") else line for line in number_lines(peer, event.new_number)),
+        f"The row that differs stands for the key of {peer}. Compare all digits with {peer} by another way.",
+        f"If they are right: trust {peer} <the first 10 digits of the new number>",
     ]
 
 
@@ -117,7 +118,7 @@ def render(event: ev.Event) -> list[str]:
         case ev.ChatSecure():
             return _secure(event)
         case ev.KeyChanged():
-            return "\n".join(_changed(event)).split("\n")
+            return _changed(event)
         case ev.ChatOver(peer, by_us, disconnected):
             if by_us:
                 return [f"You left the chat with {peer}"]

@@ -130,8 +130,8 @@ class Repl:
         assert self._console is not None  # noqa: S101 - set by run
         if isinstance(event, (ev.ChatOver, ev.ChatFailed, ev.KeyChanged)):
             self._chat_just_ended = not (isinstance(event, ev.ChatOver) and event.by_us)
-        if isinstance(event, ev.ChatSecure) and event.verified:
-            self._verified.add(event.peer)
+        if isinstance(event, ev.ChatSecure):  # a key that changed and came back is not verified any more
+            (self._verified.add if event.verified else self._verified.discard)(event.peer)
         lines = render(event)
         if isinstance(event, ev.TextReceived) and not self._plain:
             clock = time.strftime("%H:%M ")

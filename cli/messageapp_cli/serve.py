@@ -15,6 +15,7 @@ from .options import home_option
 __all__ = ["serve"]
 
 _PORT: Final = 8081
+_MAX_PORT: Final = 65535
 _FIRST_KEYS: Final = 2  # made before the doors open, so that the first clients get the default suite
 _SETTINGS: Final[dict[str, type[Any]]] = {"port": int, "host": str, "names": list, "classic": bool, "limits": dict}
 
@@ -46,11 +47,15 @@ def _settings(home: Any) -> dict[str, Any]:
             raise UnusableSetup(f"{path}: there is no setting {name}; the settings are {', '.join(_SETTINGS)}")
         if not isinstance(value, _SETTINGS[name]) or (_SETTINGS[name] is int and isinstance(value, bool)):
             raise UnusableSetup(f"{path}: {name} is of the wrong kind")
+    if not 0 <= found.get("port", _PORT) <= _MAX_PORT:  # the system would take the lowest 16 bits
+        raise UnusableSetup(f"{path}: port is a number from 0 to {_MAX_PORT}")
+    if not all(isinstance(name, str) for name in found.get("names", [])):
+        raise UnusableSetup(f"{path}: names are texts in quotes")
     return found
 
 
 @click.command()
-@click.argument("port", type=click.IntRange(0, 65535), required=False)
+@click.argument("port", type=click.IntRange(0, _MAX_PORT), required=False)
 @click.option("--host", metavar="H", help="Listen on this address only. Default: every address, IPv4 and IPv6.")
 @click.option("--name", "names", metavar="NAME", multiple=True, help="A name or address by which clients reach you.")
 @click.option("--limit", "limits", metavar="NAME=VALUE", multiple=True, help="Change a limit; see docs/cli.md.")
@@ -116,28 +121,32 @@ async def _serve(home: Any, host: str | None, port: int, names: list[str], limit
         listeners = await open_listeners(host, port)
     except OSError as error:
         raise UnusableSetup(_why_not_listening(error, host, port)) from None
-    offer, told = prepare_server(home, names, datetime.now(UTC))
-    for line in told:
-        complain(line)
-    database = open_database(home.directory, "server")
     try:
-        async with open_pool(limits.rsa_pool) as pool:
-            server = Server(
-                offer=offer,
-                directory=SqliteDirectory(database),
-                keys=pool,
-                limits=limits,
-                suites=[suite for suite in SERVER_SUITES if classic or suite is not CLASSIC],
-            )
-            with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(_stop_on_signal, signals, server.shutdown)
-                    await pool.stocked(_FIRST_KEYS)
-                    await nursery.start(_serve_to_the_end, server, listeners, nursery.cancel_scope)
-                    for listener in listeners:
-                        click.echo(f"listening on {_shown(listener.socket.getsockname())}")
+        offer, told = prepare_server(home, names, datetime.now(UTC))
+        for line in told:
+            complain(line)
+        database = open_database(home.directory, "server")
+        try:
+            async with open_pool(limits.rsa_pool) as pool:
+                server = Server(
+                    offer=offer,
+                    directory=SqliteDirectory(database),
+                    keys=pool,
+                    limits=limits,
+                    suites=[suite for suite in SERVER_SUITES if classic or suite is not CLASSIC],
+                )
+                with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(_stop_on_signal, signals, server.shutdown)
+                        await pool.stocked(_FIRST_KEYS)
+                        await nursery.start(_serve_to_the_end, server, listeners, nursery.cancel_scope)
+                        for listener in listeners:
+                            click.echo(f"listening on {_shown(listener.socket.getsockname())}")
+        finally:
+            database.close()
     finally:
-        database.close()
+        for listener in listeners:
+            await trio.aclose_forcefully(listener)
 
 
 async def _serve_to_the_end(server: Any, listeners: Any, scope: Any, *, task_status: Any) -> None:

@@ -1,0 +1,198 @@
+"""The two prompts: what a line means there, and what completes it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from messageapp_cli.commands import ROWS
+from messageapp_cli.console import Completion
+from messageapp_cli.modes import Complain, Run, Say, Screen, complete, prompt, step
+
+from messageapp.client.client import State
+from messageapp.wire.commands import UserState
+
+ONLINE = {
+    "alice": UserState.IDLE,
+    "bob": UserState.IDLE,
+    "Bert": UserState.IDLE,
+    "carol": UserState.IN_CHAT,
+    "dave": UserState.RINGING,
+    "erin": UserState.CALLING,
+}
+HOME = Screen("alice", State.ONLINE, online=ONLINE)
+RINGING = Screen("alice", State.RINGING, peer="bob", caller="bob", online=ONLINE)
+CALLING = Screen("alice", State.CALLING, peer="bob", online=ONLINE)
+KEYING = Screen("alice", State.KEYING, peer="bob", online=ONLINE)
+CHAT = Screen("alice", State.CHAT, peer="bob", online=ONLINE)
+
+
+@pytest.mark.parametrize("screen", [HOME, RINGING, CALLING])
+def test_the_command_prompt(screen: Screen) -> None:
+    assert prompt(screen) == "[SERVER-COMMAND]-> "
+
+
+@pytest.mark.parametrize("screen", [KEYING, CHAT])
+def test_the_chat_prompt(screen: Screen) -> None:
+    assert prompt(screen) == "[CHAT]-> "
+
+
+def told(screen: Screen, line: str) -> str:
+    """The command that is carried out, the text that is said (in quotes), or the complaint."""
+    match step(screen, line):
+        case Run(command, words):
+            return " ".join([command.name, *words])
+        case Say(text):
+            return repr(text)
+        case Complain(text):
+            return f"error: {text}"
+    return ""
+
+
+@pytest.mark.parametrize("line", ["", "   ", "\t", "\n"])
+@pytest.mark.parametrize("screen", [HOME, CHAT])
+def test_an_empty_line_is_nothing(screen: Screen, line: str) -> None:
+    assert step(screen, line) is None
+
+
+@pytest.mark.parametrize(
+    ("line", "meaning"),
+    [
+        ("list", "list"),
+        ("/list", "list"),
+        (" exit ", "exit"),
+        ("/exit", "exit"),
+        ("chat bob", "chat bob"),
+        ("chatbob", "chat bob"),
+        ("/chat bob", "chat bob"),
+        ("hello", "error: unknown command “hello”; did you mean `help`?"),
+        ("//list", "error: unknown command “//list”; did you mean `list`?"),
+    ],
+)
+def test_lines_at_the_command_prompt(line: str, meaning: str) -> None:
+    assert told(HOME, line) == meaning
+
+
+@pytest.mark.parametrize(
+    ("line", "meaning"),
+    [
+        ("hello", "'hello'"),
+        ("list", "'list'"),
+        ("exit", "'exit'"),
+        (" hello  ", "' hello  '"),
+        ("two\nlines", "'two\\nlines'"),
+        (" /exit", "' /exit'"),
+        ("//exit", "'/exit'"),
+        ("///", "'//'"),
+        ("/exit", "exit"),
+        ("/EXITx", "exit"),
+        ("/list", "list"),
+        ("/verify confirm", "verify confirm"),
+        ("/status", "status"),
+        ("/help", "help"),
+        ("/chat carol", "error: chat is not for a chat; /exit leaves it"),
+        ("/acpt", "error: acpt is not for a chat; /exit leaves it"),
+        ("/trust bob 1234567890", "error: trust is not for a chat; /exit leaves it"),
+        ("/exti", "error: unknown command “/exti”; did you mean `exit`?"),
+        ("/", "error: unknown command “/”; `help` lists the commands"),
+        ("/exit\nand more", "error: unknown command “/exit and more”; did you mean `exit`?"),
+    ],
+)
+@pytest.mark.parametrize("screen", [CHAT, KEYING])
+def test_lines_in_a_chat(screen: Screen, line: str, meaning: str) -> None:
+    assert told(screen, line) == meaning
+
+
+@given(st.text())
+def test_no_text_is_lost_in_a_chat(line: str) -> None:
+    """Said as it is, with one slash less, or answered; never silently something else."""
+    action = step(CHAT, line)
+    if not line.strip():
+        assert action is None
+    elif not line.startswith("/"):
+        assert action == Say(line)
+    elif line.startswith("//"):
+        assert action == Say(line[1:])
+    else:
+        assert isinstance(action, Run | Complain)
+
+
+def test_leaving_a_chat_that_has_just_ended_does_not_log_off() -> None:
+    ended = Screen("alice", State.ONLINE, chat_just_ended=True)
+    assert told(ended, "/exit") == "error: the chat was over already; exit logs off"
+    assert told(ended, "/exitx") == "error: the chat was over already; exit logs off"
+    assert told(ended, "exit") == "exit"
+    assert told(ended, "exitx") == "exit"
+
+
+def test_a_complaint_shows_nothing_dangerous() -> None:
+    complaint = told(HOME, "\x1b[2J\u202ebad\nnext")
+    assert "\x1b" not in complaint
+    assert "\u202e" not in complaint
+    assert "\n" not in complaint
+    assert len(told(HOME, "z" * 100_000)) < 120
+
+
+# completion -----------------------------------------------------------------------------------------------------------
+
+
+def lines(screen: Screen, text: str) -> list[str]:
+    return [text[: len(text) + item.start] + item.text for item in complete(screen, text)]
+
+
+def test_an_empty_line_offers_every_command_with_its_help() -> None:
+    offered = complete(HOME, "")
+    assert [item.text.strip() for item in offered] == [row.name for row in ROWS]
+    assert [item.meta for item in offered] == [row.help for row in ROWS]
+
+
+@pytest.mark.parametrize(
+    ("screen", "text", "offered"),
+    [
+        (HOME, "l", ["list"]),
+        (HOME, "/l", ["/list"]),
+        (HOME, "L", ["list"]),
+        (HOME, "ch", ["chat "]),
+        (HOME, "e", ["exit"]),
+        (HOME, "exit", []),
+        (HOME, "q", []),
+        (HOME, "chat ", ["chat Bert", "chat bob"]),  # who is free, and not oneself
+        (HOME, "chat b", ["chat Bert", "chat bob"]),
+        (HOME, "chat BE", ["chat Bert"]),
+        (HOME, "chat c", []),  # in a chat
+        (HOME, "chat a", []),
+        (HOME, "chatb", ["chatBert", "chatbob"]),
+        (HOME, "/chat bo", ["/chat bob"]),
+        (HOME, "chat bob ", []),
+        (HOME, "acpt ", []),
+        (RINGING, "acpt ", ["acpt bob"]),
+        (RINGING, "acpt", ["acptbob"]),
+        (RINGING, "refu B", ["refu bob"]),
+        (RINGING, "refuc", []),
+        (HOME, "verify c", ["verify carol", "verify confirm"]),
+        (HOME, "verify carol ", ["verify carol confirm"]),
+        (HOME, "verify carol x", []),
+        (HOME, "trust d", ["trust dave"]),
+        (HOME, "trust dave ", []),
+        (HOME, "list ", []),
+        (HOME, "a\nli", []),
+        (CHAT, "", []),
+        (CHAT, "li", []),
+        (CHAT, "chat ", []),
+        (CHAT, "/", ["/list", "/verify ", "/status", "/help", "/exit"]),
+        (CHAT, "/c", []),
+        (CHAT, "/verify ", ["/verify bob", "/verify confirm"]),
+        (KEYING, "/e", ["/exit"]),
+    ],
+)
+def test_completion(screen: Screen, text: str, offered: list[str]) -> None:
+    assert lines(screen, text) == offered
+
+
+@given(st.sampled_from([HOME, RINGING, CALLING, KEYING, CHAT]), st.text(max_size=30))
+def test_completion_only_replaces_what_was_typed(screen: Screen, text: str) -> None:
+    for item in complete(screen, text):
+        assert isinstance(item, Completion)
+        assert -len(text) <= item.start <= 0
+        replaced = text[len(text) + item.start :]
+        assert item.text.lower().startswith(replaced.lower())
