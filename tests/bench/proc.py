@@ -1,0 +1,81 @@
+"""What the kernel says about a process: processor time by thread, resident memory. And what machine this is."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+__all__ = ["Cpu", "cpu_of", "machine", "resident_kib"]
+
+_TICK = os.sysconf("SC_CLK_TCK")
+
+
+class Cpu:
+    """Processor seconds so far: `loop` of the main thread, `others` of every other thread together.
+
+    They are apart because the server's other thread makes temporary RSA keys in the background, whatever else happens.
+    """
+
+    __slots__ = ("loop", "others")
+
+    def __init__(self, loop: float, others: float) -> None:
+        self.loop, self.others = loop, others
+
+    def since(self, earlier: Cpu) -> Cpu:
+        return Cpu(self.loop - earlier.loop, self.others - earlier.others)
+
+
+def _thread_seconds(task: Path) -> float:
+    """From `schedstat` (nanoseconds) where the kernel keeps it, else `stat` (utime + stime, ticks of 10 ms)."""
+    try:
+        return int((task / "schedstat").read_text().split()[0]) / 1e9
+    except (OSError, IndexError, ValueError):
+        fields = (task / "stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICK
+
+
+def cpu_of(pid: int) -> Cpu:
+    tasks = Path(f"/proc/{pid}/task")
+    others = 0.0
+    for task in tasks.iterdir():
+        if task.name != str(pid):
+            try:
+                others += _thread_seconds(task)
+            except OSError:
+                continue  # the thread has just ended
+    return Cpu(_thread_seconds(tasks / str(pid)), others)
+
+
+def resident_kib(pid: int) -> int:
+    """VmRSS."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1])
+    raise OSError("the kernel tells no VmRSS")
+
+
+def machine() -> dict[str, str]:
+    """CPU model, cores, memory, kernel, Python, libraries, and how busy it is already."""
+    from cryptography.hazmat.backends.openssl import backend
+
+    model = platform.processor() or platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                model = line.partition(":")[2].strip()
+                break
+    except OSError:
+        pass
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {
+        "cpu": model,
+        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        "memory": f"{memory:.1f} GiB",
+        "kernel": f"{platform.system()} {platform.release()}",
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "cryptography": f"{version('cryptography')} ({backend.openssl_version_text()})",
+        "trio": version("trio"),
+        "load at start": " ".join(f"{value:.1f}" for value in os.getloadavg()),
+    }
