@@ -55,7 +55,9 @@ def wheel(session: nox.Session) -> None:
         session.run("messageapp", "--version")
         session.run("messageapp", "vectors", "check")
         session.run(
-            "python", "-c", "import messageapp_cli, messageapp_keys, sys; assert 'site-packages' in messageapp_cli.__file__"
+            "python",
+            "-c",
+            "import messageapp_cli, messageapp_keys, sys; assert 'site-packages' in messageapp_cli.__file__",
         )
         script = Path("story.txt")
         script.write_text("list\nchat bob\nhello\n/exit\nexit\n")

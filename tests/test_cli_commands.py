@@ -97,7 +97,10 @@ def test_any_line_is_a_command_or_none(line: str) -> None:
     nearest(line)
 
 
-@given(st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9-]{0,14}[A-Za-z0-9])?", fullmatch=True), st.sampled_from(["chat", "acpt", "refu"]))
+@given(
+    st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9-]{0,14}[A-Za-z0-9])?", fullmatch=True),
+    st.sampled_from(["chat", "acpt", "refu"]),
+)
 def test_glued_means_the_same_as_spaced(name: str, verb: str) -> None:
     assert meaning(verb + name) == meaning(f"{verb} {name}") == (verb, (name,))
 

@@ -37,9 +37,7 @@ def port() -> Iterator[str]:
 
 
 @pytest.fixture
-def command(
-    home: Home, port: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Command:
+def command(home: Home, port: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     monkeypatch.setenv("MESSAGEAPP_HOME", str(home.path))
     monkeypatch.setenv("MESSAGEAPP_PASSPHRASE", PASSPHRASE)
 
@@ -75,9 +73,7 @@ def test_the_wrong_passphrase_is_known_before_a_byte_is_sent(
     assert command() == (4, "", "messageapp: wrong passphrase for alice\n")
 
 
-def test_no_way_to_ask_for_the_passphrase(
-    command: Command, home: Home, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_way_to_ask_for_the_passphrase(command: Command, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     write_certificates(home)
     monkeypatch.delenv("MESSAGEAPP_PASSPHRASE")
     real = open
@@ -100,7 +96,9 @@ def test_no_authority(command: Command, port: str) -> None:
     assert "--ca ca.pem" in err
 
 
-@pytest.mark.parametrize("content", [b"", b"garbage", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", None])
+@pytest.mark.parametrize(
+    "content", [b"", b"garbage", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", None]
+)
 def test_an_authority_that_cannot_be_used(command: Command, tmp_path: Path, content: bytes | None) -> None:
     file = tmp_path / "ca.pem"
     if content is not None:

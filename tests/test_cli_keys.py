@@ -191,19 +191,18 @@ def test_a_key_file_that_is_damaged(command: Command, home: Home, change: str) -
 
 
 @pytest.mark.parametrize(("content", "used"), [(b"from a file\n", "from a file"), (b"p\xc3\xa4ss\r\nx\n", "p\u00e4ss")])
-def test_the_passphrase_from_a_file(
-    command: Command, home: Home, tmp_path: Path, content: bytes, used: str
-) -> None:
+def test_the_passphrase_from_a_file(command: Command, home: Home, tmp_path: Path, content: bytes, used: str) -> None:
     file = tmp_path / "passphrase"
     file.write_bytes(content)
-    assert command("keygen", "alice", "--import", str(pem_file(tmp_path / "k", None)), "--passphrase-file", str(file))[0] == 0
-    assert unseal(find_identity(home, "alice"), used)
+    assert (
+        command("keygen", "alice", "--import", str(pem_file(tmp_path / "k", None)), "--passphrase-file", str(file))[0]
+        == 0
+    )
+    unseal(find_identity(home, "alice"), used)
 
 
 @pytest.mark.parametrize("content", [b"", b"\nsecond line", b"\xff\xfe\n", None])
-def test_a_passphrase_file_that_gives_none(
-    command: Command, home: Home, tmp_path: Path, content: bytes | None
-) -> None:
+def test_a_passphrase_file_that_gives_none(command: Command, home: Home, tmp_path: Path, content: bytes | None) -> None:
     file = tmp_path / "passphrase"
     if content is not None:
         file.write_bytes(content)

@@ -136,7 +136,12 @@ def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
         " print(sorted({'trio', 'cryptography', 'prompt_toolkit', 'sqlite3'} & set(sys.modules)), file=sys.stderr)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment(tmp_path), timeout=SECONDS, check=True
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=environment(tmp_path),
+        timeout=SECONDS,
+        check=True,
     )
     assert done.stderr == "[]\n"
 

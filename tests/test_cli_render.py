@@ -35,7 +35,10 @@ OTHER = "9" * 60
         (ev.Missing("bob", 1), ["error: 1 message from bob did not arrive"]),
         (ev.Missing("bob", 2), ["error: 2 messages from bob did not arrive"]),
         (ev.UndecryptableText("bob"), ["error: a message from bob could not be decrypted; nothing of it is shown"]),
-        (ev.NotDelivered("bob", "my\ntext", "the chat was over"), ["error: not delivered to bob, the chat was over: my text"]),
+        (
+            ev.NotDelivered("bob", "my\ntext", "the chat was over"),
+            ["error: not delivered to bob, the chat was over: my text"],
+        ),
         (ev.ChatFailed("bob", "a reason"), ["error: no chat with bob: a reason"]),
         (ev.Ended(None), []),
         (ev.Ended(ConnectionCut()), ["connection cut; the last messages may be missing"]),
@@ -69,7 +72,13 @@ def test_a_changed_key_shows_both_numbers() -> None:
 
 
 def test_every_event_has_a_text() -> None:
-    examples: dict[str, object] = {"peer": "bob", "count": 1, "number": NUMBER, "old_number": NUMBER, "new_number": OTHER}
+    examples: dict[str, object] = {
+        "peer": "bob",
+        "count": 1,
+        "number": NUMBER,
+        "old_number": NUMBER,
+        "new_number": OTHER,
+    }
     for kind in ev.Event.__args__:
         given = {name: examples.get(name, "") for name in kind.__dataclass_fields__}
         if kind is ev.Ended:
@@ -122,7 +131,16 @@ def test_what_moves_hides_or_reorders_is_replaced(text: str) -> None:
 
 
 def test_every_line_of_a_stranger_carries_its_name() -> None:
-    text = "x\nCHAT IS SECURE! with bob\r\x0b\x0cerror: y\u2028REQUEST TO CHAT FROM: <carol> ACCEPT?\u2029z\x85KEY CHANGED for bob"
+    parts = [
+        "CHAT IS SECURE! with bob",
+        "",
+        "",
+        "error: y",
+        "REQUEST TO CHAT FROM: <carol> ACCEPT?",
+        "z",
+        "KEY CHANGED for bob",
+    ]
+    text = "x" + "".join(end + part for end, part in zip("\n\r\x0b\x0c\u2028\u2029\x85", parts, strict=True))
     lines = render(ev.TextReceived("bob", text, 0, False))
     assert len(lines) == 8
     assert all(line.startswith("<bob> ") for line in lines)
@@ -147,7 +165,17 @@ def test_nothing_dangerous_is_left(text: str) -> None:
     for line in safe_lines(text):
         for char in line:
             assert unicodedata.category(char) not in ("Cc", "Cs", "Zl", "Zp")
-            assert unicodedata.bidirectional(char) not in ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+            assert unicodedata.bidirectional(char) not in (
+                "LRE",
+                "RLE",
+                "LRO",
+                "RLO",
+                "PDF",
+                "LRI",
+                "RLI",
+                "FSI",
+                "PDI",
+            )
         line.encode()  # and any terminal's encoding can say it
 
 

@@ -122,7 +122,9 @@ def test_settings_that_cannot_be(command: Command, home: Home, settings: str, co
     assert complaint in err
 
 
-@pytest.mark.parametrize("limit", ["sesions=5", "sessions=0", "sessions=-1", "=5", "sessions", "sessions=", "sessions=x"])
+@pytest.mark.parametrize(
+    "limit", ["sesions=5", "sessions=0", "sessions=-1", "=5", "sessions", "sessions=", "sessions=x"]
+)
 def test_limits_that_cannot_be(command: Command, limit: str, served: list[tuple[object, ...]]) -> None:
     code, out, err = command("--limit", limit)
     assert (code, out) == (2, "")
@@ -165,7 +167,9 @@ def test_a_host_that_does_not_exist(command: Command) -> None:
 def test_reasons_for_not_listening() -> None:
     why = subject._why_not_listening
     assert "choose a port above 1023" in why(OSError(errno.EACCES, "x"), None, 80)
-    assert why(OSError(errno.EMFILE, "Too many open files"), None, 80) == "cannot listen on port 80: too many open files"
+    assert (
+        why(OSError(errno.EMFILE, "Too many open files"), None, 80) == "cannot listen on port 80: too many open files"
+    )
 
 
 @pytest.mark.parametrize("name", ["with space", "a" * 254, "-x", "under_score", "1.2.3.4.5.", ""])

@@ -14,7 +14,7 @@ import pytest
 from support.processes import PASSPHRASE, SECONDS, Site, command, environment, open_site
 
 ROWS, COLUMNS = 40, 132
-CTRL_A, CTRL_C, CTRL_D, CTRL_R, ENTER, TAB, LEFT, UP = "\x01", "\x03", "\x04", "\x12", "\r", "\t", "\x1b[D", "\x1b[A"
+CTRL_C, CTRL_D, CTRL_R, ENTER, TAB, LEFT, UP = "\x03", "\x04", "\x12", "\r", "\t", "\x1b[D", "\x1b[A"
 ALT_ENTER = "\x1b\r"
 HOME, CHAT = "[SERVER-COMMAND]->", "[CHAT]->"
 
@@ -195,11 +195,13 @@ def test_history(sit_down: Callable[..., Terminal], site: Site) -> None:
     alice.sees("error: no key of nobody is known yet; chat first")
     alice.type(UP + UP)
     alice.prompts(HOME, "verify nobody")
-    alice.type(CTRL_C + CTRL_R + "stat")
-    alice.until(lambda: "status" in alice.cursor[0] or any("status" in row for row in alice.display.display[-4:]), "search")
+    alice.type(CTRL_C)
+    alice.prompts(HOME)
+    alice.type(CTRL_R + "stat")
+    alice.until(lambda: alice.cursor[0] == "(reverse-i-search)`stat': status", "what was searched for")
     alice.type(ENTER)
     alice.prompts(HOME, "status", before_cursor=0)
-    alice.type(CTRL_A + ENTER)
+    alice.type(ENTER)
     alice.until(lambda: sum(line.startswith("session ") for line in alice.lines()) == 2, "status again")
     alice.type("exit" + ENTER)
     alice.ends()
