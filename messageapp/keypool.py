@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 import trio
+
 from messageapp_keys.kem import generate_rsa
 
 __all__ = ["KeySource", "RsaPool", "open_pool"]

@@ -9,11 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, Final
 
 from .errors import UnusableSetup
 
 __all__ = ["Limits", "limit_rows"]
+
+
+MOST_SESSIONS: Final = 7000  # names of 16 letters: 126,000 bytes in the reply to `list`
 
 
 def _limit(default: float, unit: str, why: str) -> Any:
@@ -62,6 +65,8 @@ class Limits:
             if whole and value != int(value):
                 raise UnusableSetup(f"the limit {name} is a whole number")
             changes[name] = int(value) if whole else float(value)
+        if changes.get("sessions", 0) > MOST_SESSIONS:
+            raise UnusableSetup(f"the limit sessions is at most {MOST_SESSIONS:,}: the list of all must fit one record")
         return replace(cls(), **changes)
 
 

@@ -10,7 +10,7 @@ from .errors import ConnectionCut, RemoteProtocolError
 from .wire.connection import Connection
 from .wire.frames import Frame, FrameType
 from .wire.records import Record
-from .wire.states import Role
+from .wire.states import Role, State
 
 __all__ = ["Link"]
 
@@ -80,7 +80,9 @@ class Link:
         await self.send(self.connection.send_frame(kind, frame))
 
     async def send_records(self, records: list[Record]) -> None:
-        """Seal all and send them with one call."""
+        """Seal all and send them with one call. `ConnectionCut` where receiving has broken the connection already."""
+        if self.connection.state is not State.SESSION:
+            raise ConnectionCut
         now = trio.current_time()
         await self.send(b"".join([self.connection.send_record(record, now) for record in records]))
 

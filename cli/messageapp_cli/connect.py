@@ -50,12 +50,12 @@ def connect(
 ) -> int:
     """Log in to the server at HOST (127.0.0.1) and PORT (8081), and chat."""
     import trio
-    from messageapp_keys.kem import DEFAULT_SUITES, SUITES
 
     from messageapp.client.login import Account
     from messageapp.client.trust import Trust
     from messageapp.store.database import open_database
     from messageapp.store.identities import find_identity, unseal
+    from messageapp_keys.kem import DEFAULT_SUITES, SUITES
 
     from .hardening import forbid_core_dumps
 
@@ -131,9 +131,8 @@ def _authority(home: Any, trust: Any, server: str, port: int, ca: str | None) ->
 
 
 def _load_authority(pem: bytes) -> Any:
-    from messageapp_keys.certificate import CertificateRefused, load_certificate_untrusted
-
     from messageapp.errors import UnusableSetup
+    from messageapp_keys.certificate import CertificateRefused, load_certificate_untrusted
 
     try:
         return load_certificate_untrusted(pem)
@@ -142,10 +141,9 @@ def _load_authority(pem: bytes) -> Any:
 
 
 def _load_crl(file: str) -> Any:
-    from messageapp_keys.certificate import CertificateRefused, load_crl_untrusted
-
     from messageapp.errors import UnusableSetup
     from messageapp.store.home import read_public
+    from messageapp_keys.certificate import CertificateRefused, load_crl_untrusted
 
     try:
         return load_crl_untrusted(read_public(Path(file)))

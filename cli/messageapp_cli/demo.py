@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -29,6 +31,8 @@ def demo(plain: bool) -> int:
     from .hardening import forbid_core_dumps
 
     forbid_core_dumps()
+    for number in (signal.SIGTERM, signal.SIGHUP):  # until the prompt takes them: leave no keys behind
+        signal.signal(number, lambda caught, frame: sys.exit(128 + caught))
     plain = plain or not has_terminal()
     with tempfile.TemporaryDirectory(prefix="messageapp-demo-") as folder:
         return trio.run(_demo, Path(folder), plain)
@@ -38,7 +42,6 @@ async def _demo(folder: Path, plain: bool) -> int:
     from datetime import UTC, datetime
 
     import trio
-    from messageapp_keys.identity import PrivateIdentity
 
     from messageapp.client.client import open_client
     from messageapp.client.echo import run_echo
@@ -51,6 +54,7 @@ async def _demo(folder: Path, plain: bool) -> int:
     from messageapp.store.database import open_database
     from messageapp.store.home import Home
     from messageapp.store.users import add_user
+    from messageapp_keys.identity import PrivateIdentity
 
     from .connect import converse
 

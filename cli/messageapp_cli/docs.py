@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Final
 
 import click
-from messageapp_keys.types import TrafficSecret
 
 from messageapp.limits import limit_rows
 from messageapp.server.presence import RULES, Rule
 from messageapp.wire import commands as wire
 from messageapp.wire.records import RecordOpener
 from messageapp.wire.states import SENDS, Role, State
+from messageapp_keys.types import TrafficSecret
 
 from .commands import ROWS, help_lines
 from .main import cli

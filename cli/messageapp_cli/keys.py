@@ -28,12 +28,14 @@ def keygen(name: str, imported: str | None, passphrase_file: str | None, home: A
 
     It is an RSA-3072 key pair; the private key never leaves this home.
     """
+    from messageapp.errors import UnusableSetup
+    from messageapp.store.identities import save_identity
     from messageapp_keys.fingerprint import key_fingerprint
     from messageapp_keys.identity import PrivateIdentity
 
-    from messageapp.errors import UnusableSetup
-    from messageapp.store.identities import save_identity
+    from .hardening import forbid_core_dumps
 
+    forbid_core_dumps()
     if home.identity(name).exists():
         raise UnusableSetup(f"there is an identity {name} already: {home.identity(name)}; it is not overwritten")
     if imported is None:
@@ -50,13 +52,15 @@ def keygen(name: str, imported: str | None, passphrase_file: str | None, home: A
 
 def _import(name: str, path: Path, passphrase_file: str | None) -> tuple[Any, str]:
     """An old key and the passphrase that seals it from now on: the old one, or a new one where it had none."""
-    from messageapp_keys.pem import PemRefused, import_private_pem, needs_passphrase
-
     from messageapp.errors import LoginRefused, UnusableSetup
     from messageapp.store.home import read_public
+    from messageapp_keys.pem import PemRefused, import_private_pem, needs_passphrase
 
     pem = read_public(path)
-    locked = needs_passphrase(pem)
+    try:
+        locked = needs_passphrase(pem)
+    except PemRefused as error:
+        raise UnusableSetup(f"{path}: {error}") from None
     question = f"passphrase of {path}" if locked else f"new passphrase for {name}"
     passphrase = ask_passphrase(passphrase_file, question, twice=not locked)
     try:
@@ -76,9 +80,8 @@ def keys() -> None:
 @home_option
 def list_(home: Any) -> None:
     """Every identity: name, kind of key, fingerprint."""
-    from messageapp_keys.fingerprint import key_fingerprint
-
     from messageapp.store.identities import list_identities
+    from messageapp_keys.fingerprint import key_fingerprint
 
     for sealed in list_identities(home):
         click.echo(f"{sealed.user}  {sealed.bundle.kind}  {key_fingerprint(sealed.bundle.key_id)}")
@@ -89,8 +92,7 @@ def list_(home: Any) -> None:
 @home_option
 def export(name: str, home: Any) -> None:
     """The public key of NAME as PEM on stdout; give it to the server's owner for `messageapp user add`."""
-    from messageapp_keys.pem import export_public_pem
-
     from messageapp.store.identities import find_identity
+    from messageapp_keys.pem import export_public_pem
 
     click.echo(export_public_pem(find_identity(home, name).bundle), nl=False)

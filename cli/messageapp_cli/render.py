@@ -11,15 +11,15 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Final
 
-from messageapp_keys.fingerprint import group_digits
-
 from messageapp.client import events as ev
 from messageapp.errors import ConnectionCut, MessageAppError
 from messageapp.wire.commands import Listing, UserState
+from messageapp_keys.fingerprint import group_digits
 
 __all__ = ["error_line", "listing_lines", "number_lines", "one_line", "render", "safe_lines"]
 
 REPLACEMENT: Final = "\ufffd"
+MAX_LINES: Final = 1000  # of one message; a flood of empty lines would wipe the screen's history
 MAX_MARKS: Final = 4  # combining characters on one letter; a flood of them climbs over other lines
 _TAB: Final = "    "
 # Bidirectional controls (they reorder what follows), invisible operators and fillers, annotations, tags.
@@ -114,7 +114,9 @@ def render(event: ev.Event) -> list[str]:
     match event:
         case ev.TextReceived(peer, text, _, late):
             tail = " (late)" if late else ""
-            return [f"<{peer}> {line}{tail}" for line in safe_lines(text)]
+            lines = [f"<{peer}> {line}{tail}" for line in safe_lines(text)]
+            more = len(lines) - MAX_LINES
+            return lines if more <= 0 else [*lines[:MAX_LINES], f"error: {more:,} more lines from {peer} are not shown"]
         case ev.ChatSecure():
             return _secure(event)
         case ev.KeyChanged():

@@ -12,13 +12,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import trio
-from messageapp_keys.names import fold
 
 from messageapp.client import events as ev
 from messageapp.client.client import Client, State
 from messageapp.client.trust import TrustRefused
 from messageapp.errors import MessageAppError, RequestRefused
 from messageapp.wire.commands import ErrorCode
+from messageapp_keys.names import fold
 
 from . import modes
 from .commands import help_lines
@@ -181,7 +181,7 @@ class Repl:
                     await self._handlers[command.name](words)
         except RequestRefused as error:
             unavailable = error.code == ErrorCode.NOT_AVAILABLE
-            self._write(str(error) if unavailable else error_line(error))
+            self._write(one_line(str(error)) if unavailable else error_line(error))
         except MessageAppError as error:
             if self._client.ended is None:  # otherwise the event says it
                 self._write(error_line(error))

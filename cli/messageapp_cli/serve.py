@@ -106,7 +106,6 @@ async def _serve(home: Any, host: str | None, port: int, names: list[str], limit
     from datetime import UTC, datetime
 
     import trio
-    from messageapp_keys.kem import CLASSIC
 
     from messageapp.errors import UnusableSetup
     from messageapp.keypool import open_pool
@@ -114,6 +113,7 @@ async def _serve(home: Any, host: str | None, port: int, names: list[str], limit
     from messageapp.server.serve import SERVER_SUITES, Server, open_listeners
     from messageapp.server.setup import prepare_server
     from messageapp.store.database import open_database
+    from messageapp_keys.kem import CLASSIC
 
     from .main import complain
 

@@ -56,6 +56,7 @@ __all__ = ["INPUT_BUFFER", "LEAVE_SECONDS", "open_terminal"]
 INPUT_BUFFER = 64
 """Inputs the trio side may be behind; more than anyone types during one slow command."""
 
+MAX_WAITING = 20_000  # writes that are not on the screen yet
 LEAVE_SECONDS = 5.0
 """For the last drawing. A terminal that answers no cursor requests costs prompt_toolkit about one second of it."""
 
@@ -177,6 +178,8 @@ class _Terminal:
         with self._lock:
             if self._over:
                 return
+            if len(self._lines) >= MAX_WAITING:  # a terminal that takes no output must not fill our memory
+                self._lines = ["error: the terminal was too slow; lines before this one were dropped\n"]
             self._lines.append(line if line.endswith("\n") else line + "\n")
             if self._flush_due or self._loop is None:
                 return

@@ -34,13 +34,12 @@ def add(name: str, file: str | None, home: Any) -> None:
     The user makes FILE with `messageapp keys export NAME`, or `openssl rsa -pubout`. Without FILE the identity NAME of
     this home is taken.
     """
-    from messageapp_keys.fingerprint import key_fingerprint
-    from messageapp_keys.pem import PemRefused, import_public_pem
-
     from messageapp.errors import UnusableSetup
     from messageapp.store.home import read_public
     from messageapp.store.identities import find_identity
     from messageapp.store.users import add_user
+    from messageapp_keys.fingerprint import key_fingerprint
+    from messageapp_keys.pem import PemRefused, import_public_pem
 
     if file is None:
         sealed = find_identity(home, name)
@@ -62,9 +61,8 @@ def add(name: str, file: str | None, home: Any) -> None:
 @home_option
 def list_(home: Any) -> None:
     """Every enrolled user: name, kind of key, fingerprint."""
-    from messageapp_keys.fingerprint import key_fingerprint
-
     from messageapp.store.users import list_users
+    from messageapp_keys.fingerprint import key_fingerprint
 
     database = _directory(home)
     try:
@@ -98,9 +96,8 @@ def ca() -> None:
 @home_option
 def show(home: Any) -> None:
     """The CA certificate as PEM on stdout; give it to your users by a way that you trust."""
-    from messageapp_keys.certificate import certificate_pem, describe
-
     from messageapp.server.setup import load_authority
+    from messageapp_keys.certificate import certificate_pem, describe
 
     certificate = load_authority(home)
     click.echo(f"messageapp: fingerprint {describe(certificate).fingerprint_sha256}", err=True)

@@ -18,15 +18,12 @@ from enum import Enum
 from typing import Any, Final
 
 import trio
-from messageapp_keys.codec import Malformed
-from messageapp_keys.identity import IdentityBundle
-from messageapp_keys.kem import DEFAULT_SUITES, Suite, TemporaryKey
-from messageapp_keys.primitives import Random
 
 from messageapp.e2ee.envelope import check_text
 from messageapp.e2ee.exchange import ExchangeFailed, Parties
 from messageapp.e2ee.ratchet import Undecryptable
 from messageapp.errors import (
+    ConnectionCut,
     MessageAppError,
     RemoteProtocolError,
     RequestRefused,
@@ -49,6 +46,10 @@ from messageapp.wire.commands import (
 from messageapp.wire.login import LoggedIn
 from messageapp.wire.records import Kind
 from messageapp.wire.states import Role
+from messageapp_keys.codec import Malformed
+from messageapp_keys.identity import IdentityBundle
+from messageapp_keys.kem import DEFAULT_SUITES, Suite, TemporaryKey
+from messageapp_keys.primitives import Random
 
 from . import events as ev
 from .conversations import Conversation, NeedKey, Step
@@ -126,6 +127,8 @@ class Client:
         self._sends: OrderedDict[int, tuple[str, str]] = OrderedDict()  # frwd id → (peer, text)
         self._ring: Call | None = None
         self._outgoing: Call | None = None
+        self._accepted: Call | None = None  # the call that the user has accepted: no other may begin
+        self._key: PeerKey | None = None
         self._conversation: Conversation | None = None
         self._held: list[str] = []
         self._keying_since = 0.0
@@ -220,7 +223,8 @@ class Client:
         self._changed_keying()
         if conversation is not None:
             await self._give_back_held(conversation.peer, "the session ended before the chat was secure")
-        own_exit = self._exiting and not (isinstance(error, ServerGoodbye) and error.reason != ByeReason.EXIT)
+        # Only a goodbye says that nothing is missing.
+        own_exit = self._exiting and isinstance(error, ServerGoodbye) and error.reason == ByeReason.EXIT
         await self._tell(ev.Ended(None if own_exit else error))
         self._to_ui.close()
 
@@ -254,7 +258,7 @@ class Client:
         def apply(reply: Any) -> Any:
             if isinstance(reply, MessageAppError) and self._outgoing is call:
                 self._outgoing = None
-            return reply if isinstance(reply, PeerKey) else expect(reply, Call)
+            return self._connected(reply) if isinstance(reply, PeerKey) else expect(reply, Call)
 
         try:
             reply = await self._session.request("chat", call, apply)
@@ -269,7 +273,13 @@ class Client:
         ring = self._ring
         if ring is None:
             raise RequestRefused(ErrorCode.NOT_NOW, "nobody is calling")
-        await self._session.request("acpt", ring, lambda reply: expect(reply, PeerKey))
+        self._accepted = ring
+        await self._session.request("acpt", ring, lambda reply: self._connected(expect(reply, PeerKey)))
+
+    def _connected(self, key: PeerKey) -> PeerKey:
+        """The reply to `acpt` or `chat`; `_react` goes on with it. As the reply to anything else it means nothing."""
+        self._key = key
+        return key
 
     async def refuse(self) -> None:
         ring = self._ring
@@ -309,6 +319,8 @@ class Client:
         held: list[str] = []
 
         def apply(reply: Any) -> bool:
+            if isinstance(reply, RequestRefused) and reply.code == ErrorCode.RATE:
+                raise reply
             if not self._drop(conversation):
                 return False
             held.extend(self._held)  # at once: what was meant for this peer must never wait for the next one
@@ -338,13 +350,12 @@ class Client:
         await self._forward(conversation.peer, conversation.seal(text, self._wall_ms()), text)
 
     async def exit(self) -> None:
-        """Log off: `exit`, wait for `byee` a little. Harmless when the session is over."""
+        """Log off: `exit`, wait for `byee` a little, and end without it if need be: `Ended` always follows."""
         self._exiting = True
         with trio.move_on_after(EXIT_SECONDS):
-            try:
+            with contextlib.suppress(MessageAppError):
                 await self._session.request("exit", Nothing())
-            except MessageAppError:
-                return
+        await self._session.end(ConnectionCut())  # does nothing after a goodbye
 
     async def _forward(self, peer: str, content: bytes, text: str) -> None:
         def note(identifier: int) -> None:
@@ -361,7 +372,7 @@ class Client:
         argument = incoming.argument
         if incoming.kind is Kind.EVENT:
             await self._receive_event(incoming.verb, argument)
-        elif isinstance(argument, PeerKey):
+        elif argument is self._key and isinstance(argument, PeerKey):
             await self._begin(argument)
         elif not incoming.awaited and isinstance(argument, Errors):
             peer, text = self._sends.pop(incoming.id, ("", ""))
@@ -402,14 +413,14 @@ class Client:
 
     async def _begin(self, key: PeerKey) -> None:
         """`pubk`: both agreed. Only for a call that we know of, and only with the key that we trust."""
-        ours, ring = self._outgoing, self._ring
+        ours, accepted = self._outgoing, self._accepted
         if key.caller:
             known = ours is not None and (ours.user, ours.invite) == (key.user, key.invite)
         else:
-            known = (ring is not None and (ring.user, ring.invite) == (key.user, key.invite)) or (
+            known = (accepted is not None and (accepted.user, accepted.invite) == (key.user, key.invite)) or (
                 ours is not None and ours.user == key.user
             )
-        self._outgoing = self._ring = None
+        self._outgoing = self._ring = self._accepted = self._key = None
         if not known or self._conversation is not None:
             raise RemoteProtocolError("the server connects us with someone who was not called")
         server, trust, account = self.server_name, self.account.trust, self.account
@@ -487,6 +498,9 @@ class Client:
     async def _secured(self, conversation: Conversation) -> None:
         """The peer has proved to hold the key: pin it if it is the first, show it, send what was held."""
         trust, peer, server = self.account.trust, conversation.peer, self.server_name
+        if not trust.judge(peer, server, conversation.bundle):  # pinned by another client of this account meanwhile
+            await self._fail_chat("another key was remembered meanwhile")
+            return
         pin, first = trust.pin_first(peer, server, conversation.bundle)
         self._changed_keying()
         number = trust.number(peer, server, conversation.bundle) if first else ""  # 10 ms, only to be shown

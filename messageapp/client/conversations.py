@@ -12,14 +12,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from messageapp.e2ee.exchange import Caller, ChatSecrets, ExchangeFailed, Parties, Receiver
+from messageapp.e2ee.ratchet import Undecryptable
+from messageapp.e2ee.session import ChatSession, Received
 from messageapp_keys.identity import IdentityBundle, PrivateIdentity
 from messageapp_keys.kem import Suite, TemporaryKey
 from messageapp_keys.primitives import Random
 from messageapp_keys.ratchetkeys import RatchetKeys
-
-from messageapp.e2ee.exchange import Caller, ChatSecrets, ExchangeFailed, Parties, Receiver
-from messageapp.e2ee.ratchet import Undecryptable
-from messageapp.e2ee.session import ChatSession, Received
 
 __all__ = ["Conversation", "NeedKey", "Step"]
 

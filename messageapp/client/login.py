@@ -8,11 +8,6 @@ from datetime import UTC, datetime
 from typing import Final
 
 import trio
-from messageapp_keys.certificate import Certificate, RevocationList, certificate_pem
-from messageapp_keys.codec import Malformed
-from messageapp_keys.identity import PrivateIdentity
-from messageapp_keys.kem import DEFAULT_SUITES, Suite
-from messageapp_keys.primitives import Random
 
 from messageapp.errors import (
     CannotConnect,
@@ -27,6 +22,11 @@ from messageapp.store.trust import ServerPin
 from messageapp.wire.frames import Frame, FrameType
 from messageapp.wire.login import ClientLogin, LoggedIn
 from messageapp.wire.messages import Alert
+from messageapp_keys.certificate import Certificate, RevocationList, certificate_pem
+from messageapp_keys.codec import Malformed
+from messageapp_keys.identity import PrivateIdentity
+from messageapp_keys.kem import DEFAULT_SUITES, Suite
+from messageapp_keys.primitives import Random
 
 from .trust import Trust
 

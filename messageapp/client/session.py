@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import trio
-from messageapp_keys.primitives import Random
 
 from messageapp.errors import ConnectionCut, MessageAppError, RemoteProtocolError, RequestRefused, ServerGoodbye
 from messageapp.link import Link
@@ -30,6 +29,7 @@ from messageapp.wire.commands import (
 )
 from messageapp.wire.records import Kind, Record
 from messageapp.wire.states import Role
+from messageapp_keys.primitives import Random
 
 __all__ = ["Incoming", "Session", "expect"]
 
@@ -145,7 +145,7 @@ class Session:
                 for record in records:
                     await self._receive(record)
         except MessageAppError as error:  # a file of pins that cannot be used among them
-            await self._end(error)
+            await self.end(error)
 
     async def _writer(self) -> None:
         try:
@@ -166,7 +166,7 @@ class Session:
         while self.ended is None:
             now = trio.current_time()
             if now - self._heard >= DEAD_SECONDS:
-                await self._end(ConnectionCut())
+                await self.end(ConnectionCut())
                 return
             if now - max(self._heard, pinged) >= PING_SECONDS:
                 pinged = now
@@ -175,7 +175,7 @@ class Session:
                     await self.request("ping", Echo(self._random(8)))
             await trio.sleep_until(min(self._heard + DEAD_SECONDS, max(self._heard, pinged) + PING_SECONDS))
 
-    async def _end(self, error: MessageAppError) -> None:
+    async def end(self, error: MessageAppError) -> None:
         """The session is over: whoever waits is woken. Only the first reason counts."""
         if self.ended is not None:
             return

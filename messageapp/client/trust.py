@@ -12,9 +12,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from messageapp_keys.fingerprint import safety_number
-from messageapp_keys.identity import IdentityBundle
-
 from messageapp.errors import MessageAppError, ServerNotAuthenticated
 from messageapp.store.trust import (
     Pin,
@@ -26,6 +23,8 @@ from messageapp.store.trust import (
     save_pin,
     save_server,
 )
+from messageapp_keys.fingerprint import safety_number
+from messageapp_keys.identity import IdentityBundle
 
 __all__ = ["TRUST_DIGITS", "Trust", "TrustRefused", "changed_digits"]
 

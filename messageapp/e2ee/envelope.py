@@ -6,9 +6,8 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Final
 
-from messageapp_keys.codec import Malformed, Reader, tlvs, u64
-
 from messageapp.errors import MessageTooLong
+from messageapp_keys.codec import Malformed, Reader, tlvs, u64
 
 __all__ = ["MAX_TEXT_BYTES", "Envelope", "check_text"]
 

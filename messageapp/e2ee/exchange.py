@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
+from messageapp.errors import MessageAppError
 from messageapp_keys import labels
 from messageapp_keys.codec import Malformed, Reader, reading_untrusted, tlvs, u8, u16, vec8, vec16, vec24
 from messageapp_keys.identity import IdentityBundle, PrivateIdentity, Signatures, read_signatures, write_signatures
@@ -40,8 +41,6 @@ from messageapp_keys.primitives import (
 )
 from messageapp_keys.ratchetkeys import DH_SIZE, EK_SIZE, RatchetKeys
 from messageapp_keys.types import ExporterSecret, HandshakeKey, PseudoRandomKey, RootKey
-
-from messageapp.errors import MessageAppError
 
 __all__ = ["Caller", "ChatSecrets", "ExchangeFailed", "Parties", "Receiver"]
 

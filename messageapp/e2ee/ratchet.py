@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
+from messageapp.errors import MessageAppError
 from messageapp_keys import labels
 from messageapp_keys.codec import Malformed, reading_untrusted, u8, u32, vec8
 from messageapp_keys.primitives import (
@@ -27,8 +28,6 @@ from messageapp_keys.primitives import (
 )
 from messageapp_keys.ratchetkeys import CIPHERTEXT_SIZE, DH_SIZE, EK_SIZE, RatchetKeys, kdf_chain, kdf_root
 from messageapp_keys.types import ChainKey, MessageKey, RootKey, SessionKey
-
-from messageapp.errors import MessageAppError
 
 __all__ = [
     "MAX_SKIPPED_CHAIN",

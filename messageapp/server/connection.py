@@ -16,7 +16,6 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 import trio
-from messageapp_keys.kem import CLASSIC, Suite, TemporaryKey
 
 from messageapp.errors import ConnectionCut, MessageAppError, RemoteProtocolError
 from messageapp.link import Link
@@ -26,6 +25,7 @@ from messageapp.wire.login import AcceptedLogin, ServerLogin, Welcome, m4_frame
 from messageapp.wire.messages import Alert
 from messageapp.wire.records import Kind
 from messageapp.wire.states import Role
+from messageapp_keys.kem import CLASSIC, Suite, TemporaryKey
 
 from .directory import DirectoryUnreadable
 from .session import Session
@@ -133,9 +133,9 @@ class Connection:
 
     async def _session(self, accepted: AcceptedLogin) -> None:
         server, limits = self._server, self._server.limits
-        session = Session(self._number, accepted.username, accepted.device, limits, trio.current_time())
+        session = Session(self._number, accepted.username, accepted.device, limits)
         try:
-            others = server.router.join(session)
+            others = server.router.join(session, accepted.key_id)
         except DirectoryUnreadable:
             raise Refused(Alert(ALERT_BUSY, _RETRY_SECONDS), "the directory of users cannot be read") from None
         if others is None:  # removed between M3 and here

@@ -5,10 +5,9 @@ from __future__ import annotations
 import sqlite3
 from typing import Protocol
 
-from messageapp_keys.identity import IdentityBundle
-
 from messageapp.errors import MessageAppError, UnusableSetup
 from messageapp.store.users import data_version, find_user
+from messageapp_keys.identity import IdentityBundle
 
 __all__ = ["Directory", "DirectoryUnreadable", "SqliteDirectory"]
 

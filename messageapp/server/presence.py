@@ -16,7 +16,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Generic, Protocol, TypeVar
 
-from messageapp.wire.commands import Argument, Call, ErrorCode, Errors, Invite, Left, ListEntry, PeerKey, UserState
+from messageapp.wire.commands import (
+    Argument,
+    Call,
+    ErrorCode,
+    Errors,
+    Invite,
+    Left,
+    ListEntry,
+    Listing,
+    PeerKey,
+    Raw,
+    UserState,
+)
 
 __all__ = ["RULES", "Message", "Presence", "Rule", "UserEntry"]
 
@@ -150,6 +162,7 @@ class Presence(Generic[S]):
         self._ringing: dict[_Bond[S], None] = {}  # in the order of their deadlines
         self._ring_seconds = ring_seconds
         self.session_count = 0
+        self._listing: Raw | None = None
 
     # who is there -----------------------------------------------------------------------------------------------------
 
@@ -160,6 +173,7 @@ class Presence(Generic[S]):
         entry.key_id, entry.bundle, entry.pem = key_id, bundle, pem
         entry.sessions.append(session)
         self.session_count += 1
+        self._listing = None
         return entry
 
     def leave(self, session: S) -> list[Message[S]]:
@@ -170,6 +184,7 @@ class Presence(Generic[S]):
         messages = self._apply("gone", _Event(entry, session))
         entry.sessions.remove(session)
         self.session_count -= 1
+        self._listing = None
         if not entry.sessions:
             del self._users[session.user]
         return messages or []
@@ -177,8 +192,12 @@ class Presence(Generic[S]):
     def find(self, name: str) -> UserEntry[S] | None:
         return self._users.get(name)
 
-    def listing(self) -> tuple[ListEntry, ...]:
-        return tuple(ListEntry(entry.name, entry.state) for entry in self._users.values())
+    def listing(self) -> Raw:
+        """The encoded reply to `list`. Every client asks again and again, so it is made once a change."""
+        if self._listing is None:
+            entries = tuple(ListEntry(entry.name, entry.state) for entry in self._users.values())
+            self._listing = Raw(Listing(entries).encode())
+        return self._listing
 
     def sessions(self) -> Iterator[S]:
         for entry in list(self._users.values()):
@@ -234,6 +253,7 @@ class Presence(Generic[S]):
                 peer = event.target if bond is None else bond.peer(event.entry)
                 messages: list[Message[S]] = getattr(self, f"_{rule.effect}")(event)
                 event.entry.state = rule.next
+                self._listing = None
                 if rule.peer_next is not None and peer is not None:
                     peer.state = rule.peer_next
                 return messages

@@ -8,11 +8,11 @@ from typing import Final, TypeVar
 
 from messageapp.limits import Limits
 
-__all__ = ["AddressQuota", "TokenBucket", "address_group"]
+__all__ = ["AddressQuota", "TokenBucket", "UserRates", "address_group"]
 
 T = TypeVar("T")
 
-_REMEMBERED: Final = 65_536  # addresses kept in memory at most; the longest unused go first
+_REMEMBERED: Final = 65_536  # addresses, and users, kept in memory at most; the longest unused go first
 _RECENT_SECONDS: Final = 86_400.0
 
 
@@ -67,7 +67,7 @@ class AddressQuota:
         bucket = self._rates.get(group)
         if bucket is None:
             bucket = TokenBucket(limits.connections_per_second, limits.connections_burst, now)
-        self._remember(self._rates, group, bucket)
+        _remember(self._rates, group, bucket)
         crowded = self._total >= limits.handshakes_crowded and not self._lately_good(group, now)
         if (
             not bucket.take(now)
@@ -87,15 +87,38 @@ class AddressQuota:
             del self._under_way[group]
         self._total -= 1
         if good:
-            self._remember(self._good, group, now)
+            _remember(self._good, group, now)
 
     def _lately_good(self, group: str, now: float) -> bool:
         since = self._good.get(group)
         return since is not None and now - since < _RECENT_SECONDS
 
+
+class UserRates:
+    """How fast a user may ask and call, over all sessions and logins: logging in again buys nothing."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._commands: OrderedDict[str, TokenBucket] = OrderedDict()
+        self._chats: OrderedDict[str, TokenBucket] = OrderedDict()
+
+    def command(self, user: str, now: float) -> bool:
+        limits = self._limits
+        return self._take(self._commands, user, limits.commands_per_second, limits.commands_burst, now)
+
+    def chat(self, user: str, now: float) -> bool:
+        per_minute = self._limits.chats_per_minute
+        return self._take(self._chats, user, per_minute / 60, max(1, per_minute), now)
+
     @staticmethod
-    def _remember(table: OrderedDict[str, T], group: str, value: T) -> None:
-        table[group] = value
-        table.move_to_end(group)
-        if len(table) > _REMEMBERED:
-            table.popitem(last=False)
+    def _take(table: OrderedDict[str, TokenBucket], user: str, rate: float, burst: float, now: float) -> bool:
+        bucket = table.get(user) or TokenBucket(rate, burst, now)
+        _remember(table, user, bucket)
+        return bucket.take(now)
+
+
+def _remember(table: OrderedDict[str, T], key: str, value: T) -> None:
+    table[key] = value
+    table.move_to_end(key)
+    if len(table) > _REMEMBERED:
+        table.popitem(last=False)

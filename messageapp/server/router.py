@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
 
 import trio
-from messageapp_keys.pem import export_public_pem
 
 from messageapp.errors import RemoteProtocolError
+from messageapp.limits import Limits
 from messageapp.wire.commands import (
     VERBS,
     BadArgument,
@@ -22,33 +23,37 @@ from messageapp.wire.commands import (
     ErrorCode,
     Errors,
     Invite,
-    Listing,
     Raw,
     UnknownVerb,
     parse_untrusted,
 )
 from messageapp.wire.records import Kind, Record
 from messageapp.wire.states import Role
+from messageapp_keys.pem import export_public_pem
 
 from .directory import Directory
 from .presence import Message, Presence
+from .quota import UserRates
 from .session import Session
 
 __all__ = ["Router"]
 
 _T = TypeVar("_T")
 _trace = logging.getLogger("messageapp.server.trace")
-_FREE: Final = frozenset((b"frwd", b"ping", b"pong"))
-"""Verbs that do not count against the rate of commands (protocol §7)."""
+_FREE: Final = frozenset((b"frwd", b"ping", b"pong", b"exit", b"exch", b"cach", b"refu"))
+"""Verbs that do not count against the rate of commands (protocol §7): relaying, and what only ends something."""
 
 
 class Router:
     """Sessions, presence and the rows of what each verb does."""
 
-    def __init__(self, directory: Directory, ring_seconds: float, sessions_per_user: int) -> None:
+    def __init__(self, directory: Directory, limits: Limits) -> None:
         self._directory = directory
-        self._presence: Presence[Session] = Presence(ring_seconds)
-        self._sessions_per_user = sessions_per_user
+        self._presence: Presence[Session] = Presence(limits.ring_seconds)
+        self._sessions_per_user = limits.sessions_per_user
+        self._rates = UserRates(limits)
+        self._undelivered: deque[tuple[int, Message[Session]]] = deque()
+        self._delivering = False
         self.quiet = False  # while shutting down nobody is told that the others leave
         self._handlers: dict[bytes, Callable[[Session, int, object], None]] = {
             b"chat": self._chat,
@@ -56,7 +61,7 @@ class Router:
             b"refu": lambda session, id, call: self._deliver(id, self._presence.refuse(session, _as(call, Call))),
             b"cach": lambda session, id, call: self._deliver(id, self._presence.cancel(session, _as(call, Invite))),
             b"exch": lambda session, id, _: self._deliver(id, self._presence.leave_chat(session)),
-            b"list": lambda session, id, _: session.tell(Kind.REPLY, id, "list", Listing(self._presence.listing())),
+            b"list": lambda session, id, _: session.tell(Kind.REPLY, id, "list", self._presence.listing()),
             b"help": lambda session, id, _: session.tell(Kind.REPLY, id, "help", Raw(_HELP)),
             b"ping": lambda session, id, echo: session.tell(Kind.REPLY, id, "pong", _as(echo, Echo)),
             b"exit": self._exit,
@@ -71,14 +76,14 @@ class Router:
     def sessions(self) -> Iterable[Session]:
         return self._presence.sessions()
 
-    def join(self, session: Session) -> int | None:
-        """Make the session present; how many others the user has, or None where the user is no longer enrolled.
+    def join(self, session: Session, key_id: bytes) -> int | None:
+        """Make the session present; how many others the user has, or None where `key_id` is not the user's any more.
 
         An older session of the same device, or the oldest of too many, is replaced: a half-open connection never locks
         a user out.
         """
         bundle = self._directory.find(session.user)
-        if bundle is None:
+        if bundle is None or bundle.key_id != key_id:
             return None
         session.on_end = self.leave
         entry = self._presence.find(session.user)
@@ -120,7 +125,7 @@ class Router:
             return
         if _trace.isEnabledFor(logging.INFO):
             _trace.info("%s #%d %d bytes", _printable(record.verb), session.number, len(record.argument))
-        if record.verb not in _FREE and not session.commands.take(trio.current_time()):
+        if record.verb not in _FREE and not self._rates.command(session.user, trio.current_time()):
             self._refuse(session, record.id, ErrorCode.RATE, "too many commands; wait a little")
             return
         try:
@@ -143,12 +148,12 @@ class Router:
             return
         if _trace.isEnabledFor(logging.INFO):
             _trace.info("frwd #%d->#%d %d bytes", session.number, peer.number, len(record.argument))
-        if not peer.outbox.put(Record(Kind.EVENT, 0, b"frwd", record.argument)):
+        if not peer.outbox.put(Record(Kind.EVENT, 0, b"frwd", record.argument), forwarded=True):
             self._refuse(session, record.id, ErrorCode.QUEUE_FULL, "the peer's queue is full")
 
     def _chat(self, session: Session, identifier: int, call: object) -> None:
         now = trio.current_time()
-        if not session.chats.take(now):
+        if not self._rates.chat(session.user, now):
             self._refuse(session, identifier, ErrorCode.RATE, "too many calls; wait a little")
             return
         self._deliver(identifier, self._presence.chat(session, _as(call, Call), now))
@@ -160,11 +165,20 @@ class Router:
         session.tell(Kind.REPLY, identifier, "erro", Errors(code, text))
 
     def _deliver(self, identifier: int, messages: Iterable[Message[Session]]) -> None:
-        for message in messages:
-            if message.reply:
-                message.session.tell(Kind.REPLY, identifier, message.verb, message.argument)
-            else:
-                message.session.event(message.verb, message.argument)
+        """In order: telling one may end it, which has messages of its own, and these come behind."""
+        self._undelivered.extend((identifier, message) for message in messages)
+        if self._delivering:
+            return
+        self._delivering = True
+        try:
+            while self._undelivered:
+                identifier, message = self._undelivered.popleft()
+                if message.reply:
+                    message.session.tell(Kind.REPLY, identifier, message.verb, message.argument)
+                else:
+                    message.session.event(message.verb, message.argument)
+        finally:
+            self._delivering = False
 
 
 _HELP: Final = "\n".join(

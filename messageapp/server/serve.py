@@ -13,14 +13,14 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 import trio
-from messageapp_keys.identity import IdentityBundle, PrivateIdentity
-from messageapp_keys.kem import CLASSIC, HYBRID, SWIFT, Suite
-from messageapp_keys.primitives import Random
 
 from messageapp.keypool import KeySource
 from messageapp.limits import Limits
 from messageapp.wire.commands import ByeReason
 from messageapp.wire.login import ServerOffer
+from messageapp_keys.identity import IdentityBundle, PrivateIdentity
+from messageapp_keys.kem import CLASSIC, HYBRID, SWIFT, Suite
+from messageapp_keys.primitives import Random
 
 from .connection import Connection
 from .directory import Directory, DirectoryUnreadable
@@ -59,7 +59,7 @@ class Server:
         self.random = random
         self.wall_ms = wall_ms
         self.quota = AddressQuota(self.limits)
-        self.router = Router(directory, self.limits.ring_seconds, self.limits.sessions_per_user)
+        self.router = Router(directory, self.limits)
         # Stands in for the key of unknown users; of the default kind, so that checking it takes as long.
         self.dummy_bundle = dummy_bundle or PrivateIdentity.generate().bundle
         self._connections = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 import trio
 
@@ -11,9 +12,10 @@ from messageapp.limits import Limits
 from messageapp.wire.commands import Argument, Bye, ByeReason, make
 from messageapp.wire.records import Kind, Record
 
-from .quota import TokenBucket
-
 __all__ = ["Outbox", "Session"]
+
+
+_KEPT: Final = 4  # replies and events have a quarter of the queue on top, for themselves
 
 
 class Outbox:
@@ -22,13 +24,17 @@ class Outbox:
     def __init__(self, limits: Limits) -> None:
         self._frames, self._most_bytes = limits.queue_frames, limits.queue_bytes
         # One place more than `put` fills: a goodbye still fits behind a full queue.
-        self._send, self._receive = trio.open_memory_channel[Record](self._frames + 1)
+        self._send, self._receive = trio.open_memory_channel[Record](self._frames + self._frames // _KEPT + 1)
         self._queued_frames = 0
         self._queued_bytes = 0
 
-    def put(self, record: Record, *, always: bool = False) -> bool:
-        """False where the queue is full or closed; `always` is for the goodbye alone."""
-        full = self._queued_frames >= self._frames or self._queued_bytes + len(record.argument) > self._most_bytes
+    def put(self, record: Record, *, forwarded: bool = False, always: bool = False) -> bool:
+        """False where the queue is full or closed. What a peer sends (`forwarded`) cannot take the places kept for
+        replies and events; `always` is for the goodbye alone."""
+        extra = 0 if forwarded else 1
+        full = self._queued_frames >= self._frames + extra * (self._frames // _KEPT) or self._queued_bytes + len(
+            record.argument
+        ) > self._most_bytes + extra * (self._most_bytes // _KEPT)
         if full and not always and self._queued_frames:
             return False
         try:
@@ -64,18 +70,12 @@ class Session:
     user: str
     device: bytes
     limits: Limits
-    now: float
     outbox: Outbox = field(init=False)
-    commands: TokenBucket = field(init=False)
-    chats: TokenBucket = field(init=False)
     ended: ByeReason | None = None
     on_end: Callable[[Session], None] = lambda session: None
 
     def __post_init__(self) -> None:
-        limits = self.limits
-        self.outbox = Outbox(limits)
-        self.commands = TokenBucket(limits.commands_per_second, limits.commands_burst, self.now)
-        self.chats = TokenBucket(limits.chats_per_minute / 60, max(1, limits.chats_per_minute), self.now)
+        self.outbox = Outbox(self.limits)
 
     def tell(self, kind: Kind, identifier: int, verb: str, argument: Argument | None = None) -> None:
         """Queue a reply or event. A session that cannot even take these has fallen behind for good: `byee` 4."""

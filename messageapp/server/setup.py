@@ -9,6 +9,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from messageapp.errors import UnusableSetup
+from messageapp.store.home import Home, read_public, read_secret, write_file
+from messageapp.wire.login import ServerOffer
 from messageapp_keys.certificate import (
     Certificate,
     CertificateRefused,
@@ -26,10 +29,6 @@ from messageapp_keys.certificate import (
 )
 from messageapp_keys.signing import PrivateKey, algorithm_of
 
-from messageapp.errors import UnusableSetup
-from messageapp.store.home import Home, read_public, read_secret, write_file
-from messageapp.wire.login import ServerOffer
-
 __all__ = ["load_authority", "prepare_server", "server_names"]
 
 _LOCAL: Final = ("localhost", "127.0.0.1", "::1")
@@ -38,7 +37,7 @@ _LOCAL: Final = ("localhost", "127.0.0.1", "::1")
 def server_names(given: Sequence[str]) -> list[str]:
     """Names of the certificate: the given ones, this machine's, the local ones. The first is the canonical name."""
     machine = socket.gethostname().lower()
-    found = [*given, *([machine] if _is_dns_name(machine) else []), *_LOCAL]
+    found = [*(name.lower() for name in given), *([machine] if _is_dns_name(machine) else []), *_LOCAL]
     return list(dict.fromkeys(found))
 
 
@@ -82,18 +81,18 @@ def prepare_server(home: Home, names: Sequence[str], now: datetime) -> tuple[Ser
         if not _is_dns_name(name) and not _is_address(name):
             raise UnusableSetup(f"{name} is neither a DNS name nor an IP address")
     if not home.ca_certificate.exists():
-        ca_key, ca = make_ca(now)
-        write_file(home.ca_key, private_key_pem(ca_key))
+        # A start that was interrupted may have left the key alone.
+        ca_key, ca = make_ca(now, key=_key(home.ca_key) if home.ca_key.exists() else None)
+        if not home.ca_key.exists():
+            write_file(home.ca_key, private_key_pem(ca_key))
         write_file(home.ca_certificate, certificate_pem(ca).encode())
         told.append(f"made a certificate authority: {home.ca_certificate}")
     ca = _certificate(home.ca_certificate)
     if not home.server_certificate.exists():
-        key, leaf = make_server_certificate(_key(home.ca_key), ca, server_names(names), now)
-        if not home.server_key.exists():
+        kept = _key(home.server_key) if home.server_key.exists() else None
+        key, leaf = make_server_certificate(_key(home.ca_key), ca, server_names(names), now, kept)
+        if kept is None:
             write_file(home.server_key, private_key_pem(key))
-        else:
-            key = _key(home.server_key)
-            _, leaf = make_server_certificate(_key(home.ca_key), ca, server_names(names), now, key)
         write_file(home.server_certificate, certificate_pem(leaf).encode())
         told.append(f"made a server certificate for {', '.join(leaf_names(leaf))}")
     leaf, key = _certificate(home.server_certificate), _key(home.server_key)

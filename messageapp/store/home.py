@@ -18,9 +18,8 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from messageapp_keys.names import check_username, fold
-
 from messageapp.errors import UnusableSetup
+from messageapp_keys.names import check_username, fold
 
 __all__ = ["Home", "read_public", "read_secret", "write_file"]
 
@@ -58,12 +57,22 @@ def write_file(path: Path, data: bytes, *, replace: bool = False) -> None:
                 os.replace(temporary, path)
             else:
                 os.link(temporary, path)  # fails where `path` exists
+            _sync_folder(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
     except FileExistsError:
         raise UnusableSetup(f"{path} exists already; it is not overwritten") from None
     except OSError as error:
         raise UnusableSetup(f"cannot write {path}: {_why(error)}") from None
+
+
+def _sync_folder(folder: Path) -> None:
+    """A new name is on disk only when its folder is."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def read_public(path: Path) -> bytes:

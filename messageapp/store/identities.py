@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from messageapp.errors import LoginRefused, UnusableSetup
 from messageapp_keys.identity import PrivateIdentity
 from messageapp_keys.keystore import KeyFileCorrupt, SealedIdentity, WrongPassphrase, seal_identity
 from messageapp_keys.names import BadUsername
-
-from messageapp.errors import LoginRefused, UnusableSetup
 
 from .home import Home, read_secret, write_file
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 
+from messageapp.errors import UnusableSetup
 from messageapp_keys.codec import Malformed
 from messageapp_keys.identity import IdentityBundle
 from messageapp_keys.names import fold
-
-from messageapp.errors import UnusableSetup
 
 from .database import stored
 
@@ -107,3 +106,5 @@ def save_server(database: sqlite3.Connection, pin: ServerPin) -> None:
         "INSERT OR REPLACE INTO servers (name, port, spki_hash, canonical, ca_pem, first_ms) VALUES (?, ?, ?, ?, ?, ?)",
         (pin.name, pin.port, pin.spki_hash, pin.canonical, pin.ca_pem, pin.first_ms),
     )
+    # One server has one name, under whatever address it is reached.
+    database.execute("UPDATE servers SET canonical = ? WHERE spki_hash = ?", (pin.canonical, pin.spki_hash))

@@ -5,11 +5,10 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 
+from messageapp.errors import UnusableSetup
 from messageapp_keys.codec import Malformed
 from messageapp_keys.identity import IdentityBundle
 from messageapp_keys.names import fold
-
-from messageapp.errors import UnusableSetup
 
 __all__ = ["User", "add_user", "data_version", "find_user", "list_users", "remove_user"]
 

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final, Protocol
 
+from messageapp.errors import RemoteProtocolError
 from messageapp_keys.codec import Malformed, Reader, reading_untrusted, u8, u16, u32, vec8, vec16, vec24
 from messageapp_keys.names import is_username
-
-from messageapp.errors import RemoteProtocolError
 
 from .records import Kind, Record
 from .states import Role

@@ -17,12 +17,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
+from messageapp.errors import RemoteProtocolError, ServerNotAuthenticated
 from messageapp_keys import labels
 from messageapp_keys.certificate import (
     Certificate,
     CertificateRefused,
     RevocationList,
     ServerLeaf,
+    folded,
     verify_chain_untrusted,
 )
 from messageapp_keys.codec import Malformed, Reader, tlvs, u16, u32, u64, vec8, vec16
@@ -43,8 +45,6 @@ from messageapp_keys.primitives import (
 )
 from messageapp_keys.signing import PrivateKey, SignatureAlgorithm, VerifyingKey, sign
 from messageapp_keys.types import ExporterSecret, HandshakeKey, MasterSecret, PseudoRandomKey, TrafficSecret
-
-from messageapp.errors import RemoteProtocolError, ServerNotAuthenticated
 
 from .frames import Frame, FrameType, encode_frame
 from .messages import HIDE_USER, M1, M2, M3, TLV_DEVICE, VERSION, M2Core, M3Proof
@@ -317,6 +317,7 @@ class AcceptedLogin:
     """A finished login, server side. `m4` is still to be sent."""
 
     username: str
+    key_id: bytes
     device: bytes
     session_id: bytes
     suite: Suite
@@ -377,13 +378,14 @@ class ServerLogin:
         hidden = bool(m1.flags & HIDE_USER)
         username = proof.username if hidden else m1.username
         known = enrolled(username) if is_username(username) else None
-        bundle = known or dummy
+        # Read anew, as the directory reads a known one: the time must not tell them apart.
+        bundle = known or IdentityBundle.parse_untrusted(dummy.encode())
         body = login_body(transcript, username, m1.server, own.leaf_spki_hash)
         checks = (
             bundle.verify_untrusted(labels.SIG_M3, body, proof.signatures),
             same(proof.key_id, bundle.key_id),
             proof.username == username,
-            m1.server in own.names,
+            folded(m1.server) in map(folded, own.names),
             known is not None,
         )
         if not all(checks):
@@ -392,6 +394,7 @@ class ServerLogin:
         secrets = session_secrets(master_secret(prk, final), final)
         return AcceptedLogin(
             username=username,
+            key_id=bundle.key_id,
             device=m1.tlvs.get(TLV_DEVICE, bytes(16)),
             session_id=secrets.session_id,
             suite=suite,

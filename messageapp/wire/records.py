@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
+from messageapp.errors import LocalProtocolError, RemoteProtocolError
 from messageapp_keys import labels
 from messageapp_keys.codec import u8, u32
 from messageapp_keys.primitives import (
@@ -23,8 +24,6 @@ from messageapp_keys.primitives import (
     same,
 )
 from messageapp_keys.types import SessionKey, TrafficSecret
-
-from messageapp.errors import LocalProtocolError, RemoteProtocolError
 
 __all__ = [
     "HARD_STOP_RECORDS",

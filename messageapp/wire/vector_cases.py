@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
+from messageapp.errors import RemoteProtocolError
 from messageapp_keys.certificate import Certificate, CertificateRefused
 from messageapp_keys.codec import Malformed
 from messageapp_keys.kem import SUITES, Suite
@@ -16,8 +17,6 @@ from messageapp_keys.names import is_username
 from messageapp_keys.primitives import OpenFailed
 from messageapp_keys.signing import UnusableKey
 from messageapp_keys.vectorkeys import MLKEM_REJECTED, PRIVATE_FIELDS, load_root_untrusted
-
-from messageapp.errors import RemoteProtocolError
 
 from .frames import Frame, FrameBuffer, FrameType
 
