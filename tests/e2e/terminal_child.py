@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import trio
+
 from messageapp_cli.console import Completion, EndOfInput, Interrupt, Line
 from messageapp_cli.terminal import open_terminal
 

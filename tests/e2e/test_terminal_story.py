@@ -11,6 +11,7 @@ from pathlib import Path
 import pexpect
 import pyte
 import pytest
+
 from support.processes import PASSPHRASE, SECONDS, Site, command, environment, open_site
 
 ROWS, COLUMNS = 40, 132
