@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from messageapp_cli.commands import ROWS, help_lines, nearest, parse
 
 

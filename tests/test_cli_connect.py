@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from messageapp.errors import UnusableSetup
+from messageapp.store.home import Home
 from messageapp_cli.connect import _server_name, has_terminal
 from messageapp_cli.main import main
 from messageapp_keys.identity import PrivateIdentity
 from support.processes import PASSPHRASE, save, write_certificates
-
-from messageapp.errors import UnusableSetup
-from messageapp.store.home import Home
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -106,6 +106,22 @@ def test_an_authority_that_cannot_be_used(command: Command, tmp_path: Path, cont
     code, out, err = command("--ca", str(file))
     assert (code, out) == (2, "")
     assert "CA certificate cannot be used" in err or f"cannot read {file}" in err
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"garbage", b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n", None]
+)
+def test_a_revocation_list_that_cannot_be_used(
+    command: Command, home: Home, tmp_path: Path, content: bytes | None
+) -> None:
+    """Never a login without the list that was asked for."""
+    write_certificates(home)
+    file = tmp_path / "list.crl"
+    if content is not None:
+        file.write_bytes(content)
+    code, out, err = command("--crl", str(file))
+    assert (code, out) == (2, "")
+    assert str(file) in err
 
 
 def test_which_identity(command: Command, home: Home) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
+
+import pytest
 
 from support.processes import Program, environment, run
 
@@ -50,3 +53,24 @@ def test_a_message_for_bob_that_is_long(tmp_path: Path) -> None:
         assert demo.finish() == 0
     finally:
         demo.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_during_the_start_leaves_no_keys_behind(tmp_path: Path, number: signal.Signals) -> None:
+    """While the keys are made in a thread, which must not write them after the folder is gone."""
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+
+    def starting(log: str) -> bool:
+        return "messageapp: starting a server" in log
+
+    demo = Program(tmp_path / "home", "demo", TMPDIR=str(temporary))
+    try:
+        demo.until_err(starting)
+        demo.process.send_signal(number)
+        assert demo.finish(close=False) == 128 + number
+        assert demo.err == "messageapp: starting a server and bob …\n"
+        assert demo.out == ""
+    finally:
+        demo.close()
+    assert list(temporary.iterdir()) == []

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+
+from messageapp.store.home import Home
+from messageapp.store.identities import find_identity, unseal
 from messageapp_cli.main import main
 from messageapp_keys import keystore
 from messageapp_keys.identity import PrivateIdentity
 from support.keys import rsa_key
 from support.processes import LIGHT, PASSPHRASE, save
-
-from messageapp.store.home import Home
-from messageapp.store.identities import find_identity, unseal
 
 Command = Callable[..., tuple[int, str, str]]
 PEM = serialization.Encoding.PEM
@@ -149,6 +149,17 @@ def test_importing_what_is_no_private_key(command: Command, home: Home, tmp_path
     code, out, err = command("keygen", "alice", "--import", str(file))
     assert (code, out) == (4 if kind == "locked garbage" else 2, "")  # what is locked may be anything
     assert str(file) in err
+    assert not home.identity("alice").exists()
+
+
+@pytest.mark.parametrize("begin", [b"", b"-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n"])
+def test_importing_a_file_that_is_far_too_long(command: Command, home: Home, tmp_path: Path, begin: bytes) -> None:
+    file = tmp_path / "big.pem"
+    file.write_bytes(begin + b"A" * 100_000)
+    code, out, err = command("keygen", "alice", "--import", str(file))
+    assert (code, out) == (2, "")
+    assert err.startswith(f"messageapp: {file}: ")
+    assert "KiB" in err or "bytes" in err or "long" in err or "large" in err
     assert not home.identity("alice").exists()
 
 

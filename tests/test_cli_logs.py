@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+
 from messageapp_cli.logs import start_logging
 
 SERVER, TRACE = "messageapp.server", "messageapp.server.trace"

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import click
 import pytest
-from messageapp_cli import main as border
-from support.processes import SECONDS, environment, run
 
 from messageapp import errors
 from messageapp.errors import MessageAppError
+from messageapp_cli import main as border
+from support.processes import SECONDS, environment, run
 
 
 def result(monkeypatch: pytest.MonkeyPatch, outcome: object) -> int:

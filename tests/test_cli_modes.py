@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from messageapp_cli.commands import ROWS
-from messageapp_cli.console import Completion
-from messageapp_cli.modes import Complain, Run, Say, Screen, complete, prompt, step
 
 from messageapp.client.client import State
 from messageapp.wire.commands import UserState
+from messageapp_cli.commands import ROWS
+from messageapp_cli.console import Completion
+from messageapp_cli.modes import Complain, Run, Say, Screen, complete, prompt, step
 
 ONLINE = {
     "alice": UserState.IDLE,

@@ -17,6 +17,7 @@ import trio
 import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
+
 from messageapp_cli.console import BadInput, Completion, Console, EndOfInput, Input, Line, neutral
 from messageapp_cli.plain import MAX_LINE, LineSplitter, open_plain
 

@@ -7,11 +7,20 @@ import unicodedata
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from messageapp_cli.render import MAX_MARKS, error_line, listing_lines, number_lines, one_line, render, safe_lines
 
 from messageapp.client import events as ev
 from messageapp.errors import ConnectionCut, ServerGoodbye
 from messageapp.wire.commands import ListEntry, Listing, UserState
+from messageapp_cli.render import (
+    MAX_LINES,
+    MAX_MARKS,
+    error_line,
+    listing_lines,
+    number_lines,
+    one_line,
+    render,
+    safe_lines,
+)
 
 NUMBER = "".join(f"{group:05}" for group in range(12))
 OTHER = "9" * 60
@@ -144,6 +153,13 @@ def test_every_line_of_a_stranger_carries_its_name() -> None:
     lines = render(ev.TextReceived("bob", text, 0, False))
     assert len(lines) == 8
     assert all(line.startswith("<bob> ") for line in lines)
+
+
+def test_a_flood_of_lines_is_cut() -> None:
+    whole = render(ev.TextReceived("bob", "\n" * (MAX_LINES - 1), 0, False))
+    assert whole == ["<bob> "] * MAX_LINES
+    cut = render(ev.TextReceived("bob", "\n" * 65_000, 0, False))
+    assert cut == [*whole, "error: 64,001 more lines from bob are not shown"]
 
 
 def test_a_flood_of_marks_is_cut() -> None:

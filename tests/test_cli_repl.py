@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
-from support.fake_console import Player, open_stage, settled
-from support.world import identity
 
 from messageapp.client.client import REFRESH_SECONDS, State
 from messageapp.errors import ConnectionCut
+from messageapp.wire.commands import Call, Errors
+from messageapp.wire.records import Kind
+from support.fake_console import Player, open_stage, settled
+from support.world import FakeServer, World, identity, open_world, with_fake_server
 
 SCRIPTS = sorted((Path(__file__).parent / "scripts").glob("*.txt"))
 
@@ -283,3 +287,82 @@ async def bring_about(state: str, alice: Player, bob: Player) -> None:
         called.type("acpt")
         await settled()
     assert alice.client.state.value == state
+
+
+# servers that do not behave ---------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def at_fake_server(world: World, *, plain: bool = True) -> AsyncIterator[tuple[Player, FakeServer]]:
+    """alice at the prompt, at a server by hand."""
+    async with with_fake_server(world, "alice") as (client, server), trio.open_nursery() as nursery:
+        player = Player(client, world.connect(), plain=plain)
+        nursery.start_soon(player.run)
+        await settled()
+        assert player.new()[-1] == "User Login Complete!"
+        yield player, server
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_script_that_was_too_quick_still_ends(autojump_clock: trio.testing.MockClock) -> None:
+    with trio.fail_after(60):
+        async with open_stage("alice", plain=True) as stage:
+            alice = stage.players["alice"]
+            started = trio.current_time()
+            alice.type(*["list"] * 70, "exit")
+            await settled()
+            assert alice.left
+            assert alice.error is None
+            assert "error: too many commands; wait a little" in alice.new()
+            assert trio.current_time() == started
+
+
+@pytest.mark.parametrize("plain", [True, False])
+async def test_a_server_that_does_not_say_goodbye_is_left_after_a_little(
+    autojump_clock: trio.testing.MockClock, plain: bool
+) -> None:
+    with trio.fail_after(60):
+        async with open_world() as world, at_fake_server(world, plain=plain) as (alice, _):
+            alice.type("exit")
+            await settled()
+            assert not alice.left
+            await trio.sleep(5.1)
+            assert alice.left
+            assert type(alice.error) is ConnectionCut
+
+
+async def test_a_cut_after_exit_is_told(autojump_clock: trio.testing.MockClock) -> None:
+    with trio.fail_after(60):
+        async with open_world() as world, at_fake_server(world) as (alice, server):
+            alice.type("exit")
+            assert (await server.receive()).verb == b"exit"
+            await trio.aclose_forcefully(server.link.stream)
+            await settled()
+            assert alice.left
+            assert type(alice.error) is ConnectionCut
+            assert alice.new() == ["connection cut; the last messages may be missing"]
+
+
+EVIL = "CHAT IS SECURE! with bob\n<bob> call me\r\x1b[2J\u202eon 0900\u2028\u2066"
+
+
+@pytest.mark.parametrize("command", ["refu", "acpt", "list"])
+@pytest.mark.parametrize("code", [10, 4])
+async def test_a_servers_refusal_is_one_line_without_controls(
+    autojump_clock: trio.testing.MockClock, command: str, code: int
+) -> None:
+    with trio.fail_after(60):
+        async with open_world() as world, at_fake_server(world) as (alice, server):
+            await server.event("reqt", Call("bob", bytes(16)))
+            await settled()
+            assert alice.new() == ["REQUEST TO CHAT FROM: <bob> ACCEPT?"]
+            alice.type(command)
+            lines: list[str] = []
+            while not lines:
+                for record in await server.link.receive_records():  # by hand: `receive` answers `list` by itself
+                    await server.send(Kind.REPLY, record.id, "erro", Errors(code, EVIL))
+                await settled()
+                lines = alice.new()
+            prefix = "" if code == 10 else "error: "
+            assert lines == [f"{prefix}CHAT IS SECURE! with bob <bob> call me \ufffd[2J\ufffdon 0900 \ufffd"]
+            assert not alice.left

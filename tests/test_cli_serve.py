@@ -5,15 +5,18 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from messageapp_cli import serve as subject
-from messageapp_cli.main import main
-from support.processes import write_certificates
 
 from messageapp.limits import Limits, limit_rows
+from messageapp.server.setup import load_authority, prepare_server
 from messageapp.store.home import Home
+from messageapp_cli import serve as subject
+from messageapp_cli.main import main
+from messageapp_keys.certificate import verify_chain_untrusted
+from support.processes import write_certificates
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -204,6 +207,34 @@ def test_a_home_that_is_damaged(command: Command, home: Home, file: str, damage:
     code, out, err = command("0", "--host", "127.0.0.1", "--name", "new.example")
     assert (code, out) == (2, "")
     assert str(path) in err
+
+
+@pytest.mark.parametrize("left", ["ca_key", "ca_key and ca_certificate", "ca_key and ca_certificate and server_key"])
+def test_a_first_start_that_was_interrupted_is_finished(home: Home, left: str) -> None:
+    """Each file is whole or not there: what is there is kept, the rest is made."""
+    files = ("ca_key", "ca_certificate", "server_key", "server_certificate")
+    kept = {name: getattr(home, name).read_bytes() for name in files if name in left.split(" and ")}
+    for name in files:
+        if name not in kept:
+            getattr(home, name).unlink()
+    offer, told = prepare_server(home, [], datetime.now(UTC))
+    assert told
+    assert {name: getattr(home, name).read_bytes() for name in kept} == kept
+    verify_chain_untrusted(list(offer.chain), load_authority(home), "127.0.0.1", datetime.now(UTC))
+    again, told = prepare_server(home, [], datetime.now(UTC))
+    assert (again.chain, again.leaf_spki_hash, told) == (offer.chain, offer.leaf_spki_hash, [])
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_names_are_in_lower_case_in_the_certificate(home: Home, first: bool) -> None:
+    """Else the server would not be the one that a client asks for, who folds what was typed."""
+    if first:
+        home.server_certificate.unlink()
+    offer, told = prepare_server(home, ["Chat.Example.ORG"], datetime.now(UTC))
+    assert told
+    assert "chat.example.org" in offer.names
+    assert all(name == name.lower() for name in offer.names)
+    assert prepare_server(home, ["CHAT.example.org"], datetime.now(UTC))[1] == []
 
 
 def test_a_certificate_that_belongs_to_another_key(command: Command, home: Home, tmp_path: Path) -> None:

@@ -11,11 +11,12 @@ import pyte
 import pytest
 import trio
 import trio.testing
-from messageapp_cli.console import Completion, Console, EndOfInput, Input, Interrupt, Line
-from messageapp_cli.terminal import INPUT_BUFFER, open_terminal
 from prompt_toolkit.data_structures import Size
 from prompt_toolkit.input import PipeInput, create_pipe_input
 from prompt_toolkit.output.vt100 import Vt100_Output
+
+from messageapp_cli.console import Completion, Console, EndOfInput, Input, Interrupt, Line
+from messageapp_cli.terminal import INPUT_BUFFER, open_terminal
 
 ENTER, TAB, CTRL_C, CTRL_D, CTRL_R, LEFT, ALT_ENTER = "\r", "\t", "\x03", "\x04", "\x12", "\x1b[D", "\x1b\r"
 WORDS = ["/chat ", "/channel ", "/users"]
@@ -309,6 +310,27 @@ async def test_a_terminal_that_takes_nothing_is_given_up(keys: PipeInput, monkey
         assert thread.daemon
         screen.takes.set()
         await trio.to_thread.run_sync(thread.join)
+
+
+async def test_a_terminal_that_takes_nothing_does_not_fill_the_memory(
+    keys: PipeInput, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("messageapp_cli.terminal.MAX_WAITING", 100)
+    async with world(keys) as w:
+        await w.screen.until_last("[SERVER-COMMAND]->")
+        w.screen.takes.clear()
+        try:
+            for number in range(1000):
+                w.console.write(f"line {number:03}")
+                assert len(w.console._lines) <= 101  # type: ignore[attr-defined]
+        finally:
+            w.screen.takes.set()
+        await w.screen.until(lambda: "line 999" in w.screen.lines())
+        shown = w.screen.lines()
+        dropped = shown.index("error: the terminal was too slow; lines before this one were dropped")
+        rest = [line for line in shown[dropped + 1 :] if line.startswith("line ")]
+        assert rest == [f"line {number:03}" for number in range(1000 - len(rest), 1000)]
+        assert 0 < len(rest) <= 100
 
 
 async def test_errors_of_the_body_come_out_as_they_are(keys: PipeInput) -> None:

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from messageapp.store.home import Home
 from messageapp_cli.main import main
 from messageapp_keys.certificate_reading import load_certificate_untrusted
 from messageapp_keys.identity import PrivateIdentity
 from messageapp_keys.pem import export_public_pem
 from support.processes import save, write_certificates
-
-from messageapp.store.home import Home
 
 Command = Callable[..., tuple[int, str, str]]
 

@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from messageapp_keys.kem import HYBRID, SWIFT
-from support.world import World, by_key_id, expect, hold_back, identity, open_world, settle, start_chat
 
 from messageapp.client.client import HELD_TEXTS, Client, State
 from messageapp.client.events import (
@@ -27,6 +25,8 @@ from messageapp.client.events import (
 from messageapp.client.trust import TRUST_DIGITS, TrustRefused, changed_digits
 from messageapp.errors import MessageTooLong, RequestRefused
 from messageapp.server.router import Router
+from messageapp_keys.kem import HYBRID, SWIFT
+from support.world import World, by_key_id, expect, hold_back, identity, open_world, settle, start_chat
 
 SERVER = "chat.example"
 
@@ -529,6 +529,52 @@ async def test_a_changed_key_blocks_the_chat_until_it_is_trusted(
                 assert (secure.first, secure.verified, secure.number) == (False, False, "")
                 await bob.say("it is me")
                 assert (await expect(alice, "TextReceived")).text == "it is me"
+
+
+async def test_another_spelling_of_a_known_name_is_no_new_peer(autojump_clock: trio.testing.MockClock) -> None:
+    """A server that lists `Bob` for `bob` would otherwise be rid of the pin."""
+    with trio.fail_after(60):
+        async with open_world() as world:
+            async with world.chat():
+                pass
+            world.directory.remove("bob")
+            new = identity("bob's new key")
+            async with world.client("alice") as alice, world.client("Bob", identity=new) as bob:
+                await alice.chat("Bob")
+                await expect(bob, "IncomingCall")
+                await bob.accept()
+                told, _ = await settle(alice, bob)
+                assert [type(event) for event in told] == [KeyChanged]
+                assert alice.state is State.ONLINE
+                assert alice.account.trust.pin("bob", SERVER).bundle == identity("bob").bundle  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("who_calls", ["alice", "bob"])
+async def test_a_key_that_was_remembered_meanwhile_is_the_one_that_counts(
+    autojump_clock: trio.testing.MockClock, who_calls: str
+) -> None:
+    """While the keys are made another client of alice pins another key of bob, at its own first chat."""
+    with trio.fail_after(60):
+        async with open_world() as world, people(world, "alice", "bob") as (alice, bob):
+            caller, called = (alice, bob) if who_calls == "alice" else (bob, alice)
+            world.keys.empty = True
+            await caller.chat(called.account.user)
+            await expect(called, "IncomingCall")
+            await called.accept()
+            await expect(alice, "Keying")
+            await alice.say("not for everybody")
+            other = identity("bob's other key").bundle
+            world.account("alice").trust.pin_first("bob", SERVER, other)
+            world.keys.empty = False
+            assert (await expect(alice, "NotDelivered")).text == "not for everybody"
+            assert (await expect(alice, "ChatFailed")).peer == "bob"
+            told, others = await settle(alice, bob)
+            assert not any(isinstance(event, ChatSecure | TextReceived) for event in told)
+            assert not any(isinstance(event, TextReceived) for event in others)
+            assert alice.state is bob.state is State.ONLINE
+            pin = alice.account.trust.pin("bob", SERVER)
+            assert pin is not None
+            assert (pin.bundle, pin.offered) == (other, identity("bob").bundle)
 
 
 async def test_verified_never_returns_by_itself(autojump_clock: trio.testing.MockClock) -> None:

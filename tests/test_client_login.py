@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
-from messageapp_keys.certificate import make_ca
-from messageapp_keys.kem import CLASSIC, HYBRID, SWIFT, TemporaryKey
-from support.keys import NOW
-from support.world import FakeServer, World, identity, open_world, server_offer, some_limits
 
 from messageapp.client.client import open_client
 from messageapp.client.login import LOGIN_SECONDS, Account
@@ -27,6 +24,10 @@ from messageapp.wire.frames import FrameType, encode_frame
 from messageapp.wire.login import ServerLogin
 from messageapp.wire.messages import Alert
 from messageapp.wire.states import Role
+from messageapp_keys.certificate import make_ca
+from messageapp_keys.kem import CLASSIC, HYBRID, SWIFT, TemporaryKey
+from support.keys import NOW
+from support.world import SERVER_NAME, FakeServer, World, identity, open_world, server_offer, some_limits
 
 
 async def attempt(world: World, account: Account, stream: Any = None) -> MessageAppError | None:
@@ -114,6 +115,28 @@ async def test_a_changed_server_key_is_refused_before_anything_of_ours_is_sent(
             assert await attempt(world, trusting, impostor.connect()) is None
             assert await attempt(world, account, impostor.connect()) is None, "it is the pinned one now"
             assert type(await attempt(world, account)) is ServerNotAuthenticated
+
+
+async def test_a_server_that_calls_itself_otherwise_is_refused_until_it_is_trusted(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The same key under another name of its certificate: peers are pinned under that name. Once it is trusted it is
+    so under every address of that server."""
+    with trio.fail_after(60):
+        renamed = replace(server_offer(), names=("127.0.0.1", SERVER_NAME))
+        async with open_world() as world, open_world(offer=renamed) as later:
+            accounts = [world.account("alice", server=name, port=4000) for name in (SERVER_NAME, "127.0.0.1")]
+            later.directory.enrol("alice", identity("alice").bundle)
+            for account in accounts:
+                assert await attempt(world, account) is None
+            for account in accounts:
+                error = await attempt(world, account, later.connect())
+                assert type(error) is ServerNotAuthenticated
+                assert f"calls itself 127.0.0.1 now and {SERVER_NAME} before" in str(error)
+            assert await attempt(world, replace(accounts[0], trust_server=True), later.connect()) is None
+            for account in accounts:
+                assert await attempt(world, account, later.connect()) is None
+                assert type(await attempt(world, account)) is ServerNotAuthenticated, "the former name"
 
 
 async def test_a_full_server_and_one_without_keys(autojump_clock: trio.testing.MockClock) -> None:

@@ -11,7 +11,6 @@ import trio
 import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.world import World, expect, identity, open_world, settle, start_chat
 
 from messageapp.client.client import Client, State
 from messageapp.client.events import (
@@ -26,6 +25,7 @@ from messageapp.client.events import (
 from messageapp.server import presence
 from messageapp.server.router import Router
 from messageapp.wire.records import Kind, Record
+from support.world import World, expect, identity, open_world, settle, start_chat
 
 EXCHANGE = ("C1", "C2", "C3", "C4", "first message")
 

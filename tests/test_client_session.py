@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 from contextlib import asynccontextmanager
@@ -10,7 +11,22 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+
+from messageapp.client.client import Client, State
+from messageapp.client.events import Ended, Keying, NotDelivered
+from messageapp.errors import (
+    ConnectionCut,
+    MessageAppError,
+    RemoteProtocolError,
+    RequestRefused,
+    ServerGoodbye,
+    UnusableSetup,
+)
+from messageapp.server.router import Router
+from messageapp.wire.commands import Bye, Call, Echo, Errors, Invite, Left, ListEntry, Listing, PeerKey, Raw, make
+from messageapp.wire.records import Kind
 from support.world import (
+    FakeServer,
     World,
     expect,
     hold_back,
@@ -21,20 +37,6 @@ from support.world import (
     start_chat,
     with_fake_server,
 )
-
-from messageapp.client.client import Client, State
-from messageapp.client.events import Ended, NotDelivered
-from messageapp.errors import (
-    ConnectionCut,
-    MessageAppError,
-    RemoteProtocolError,
-    RequestRefused,
-    ServerGoodbye,
-    UnusableSetup,
-)
-from messageapp.server.router import Router
-from messageapp.wire.commands import Bye, Call, Echo, Errors, Invite, Left, ListEntry, Listing, PeerKey, Raw
-from messageapp.wire.records import Kind
 
 STATES = ("ONLINE", "CALLING", "RINGING", "KEYING", "CHAT")
 
@@ -184,6 +186,47 @@ async def test_exit_waits_a_little_only(autojump_clock: trio.testing.MockClock) 
             started = trio.current_time()
             await alice.exit()
             assert trio.current_time() - started == pytest.approx(5)
+            await ends_with(alice, ConnectionCut)
+            assert trio.current_time() - started == pytest.approx(5)
+
+
+@pytest.mark.parametrize("code", [2, 4])
+async def test_an_exit_that_is_refused_ends_the_session_all_the_same(
+    autojump_clock: trio.testing.MockClock, code: int
+) -> None:
+    with trio.fail_after(60):
+        async with open_world() as world, with_fake_server(world, "alice") as (alice, server):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(alice.exit)
+                asked = await server.receive()
+                assert asked.verb == b"exit"
+                await server.send(Kind.REPLY, asked.id, "erro", Errors(code, "not now"))
+            await ends_with(alice, ConnectionCut)
+
+
+async def test_a_cut_in_the_place_of_a_goodbye_is_not_a_clean_end(autojump_clock: trio.testing.MockClock) -> None:
+    """Whoever cuts the connection after our `exit` may have kept the last messages back."""
+    with trio.fail_after(60):
+        async with open_world() as world, with_fake_server(world, "alice") as (alice, server):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(alice.exit)
+                assert (await server.receive()).verb == b"exit"
+                await trio.aclose_forcefully(server.link.stream)
+            await ends_with(alice, ConnectionCut)
+
+
+async def test_exit_is_no_command_that_can_be_too_many(autojump_clock: trio.testing.MockClock) -> None:
+    with trio.fail_after(60):
+        async with open_world() as world, world.client("alice") as alice:
+            for _ in range(60):
+                with contextlib.suppress(RequestRefused):
+                    await alice.list_users()
+            with pytest.raises(RequestRefused, match="too many commands"):
+                await alice.list_users()
+            started = trio.current_time()
+            await alice.exit()
+            assert await expect(alice, "Ended") == Ended(None)
+            assert trio.current_time() == started
 
 
 async def test_held_texts_are_given_back_when_the_session_ends(
@@ -295,8 +338,18 @@ async def test_a_reply_that_does_not_fit_ends_the_session_and_who_asked_is_told(
 async def test_a_server_that_connects_us_with_someone_else(
     autojump_clock: trio.testing.MockClock, role: bool, known: str
 ) -> None:
+    """`rung by another`, `another invite`: the call there is was accepted."""
+
+    async def accept(alice: Client) -> None:
+        with contextlib.suppress(RemoteProtocolError):
+            await alice.accept()
+
     with trio.fail_after(60):
-        async with open_world() as world, with_fake_server(world, "alice") as (alice, server):
+        async with (
+            open_world() as world,
+            with_fake_server(world, "alice") as (alice, server),
+            trio.open_nursery() as accepted,
+        ):
             invite = bytes(16)
             if known == "calling another" or (known == "another invite" and role):
                 async with trio.open_nursery() as nursery:
@@ -306,6 +359,9 @@ async def test_a_server_that_connects_us_with_someone_else(
                     await server.send(Kind.REPLY, asked.id, "reqt", Call("bob", invite))
             elif known != "nobody":
                 await server.event("reqt", Call("bob", invite))
+                await expect(alice, "IncomingCall")
+                accepted.start_soon(accept, alice)
+                assert (await server.receive()).verb == b"acpt"
             peer = "bob" if known == "another invite" else "mallory"
             if known == "another invite":
                 invite = b"another " * 2
@@ -314,20 +370,86 @@ async def test_a_server_that_connects_us_with_someone_else(
             assert alice.account.trust.pin(peer, "chat.example") is None
 
 
+async def accepting(alice: Client, server: FakeServer, name: str, key: bytes) -> None:
+    """`name` calls, alice accepts, and the server answers with that key."""
+    await server.event("reqt", Call(name, bytes(16)))
+    await expect(alice, "IncomingCall")
+
+    async def accept() -> None:
+        with contextlib.suppress(RemoteProtocolError):
+            await alice.accept()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(accept)
+        asked = await server.receive()
+        await server.send(Kind.REPLY, asked.id, "pubk", PeerKey(bytes(16), False, name, key))
+
+
 async def test_a_second_peer_inside_a_chat(autojump_clock: trio.testing.MockClock) -> None:
     with trio.fail_after(60):
         async with open_world() as world, with_fake_server(world, "alice") as (alice, server):
-            for name in ("bob", "carol"):
-                await server.event("reqt", Call(name, bytes(16)))
-                await server.event("pubk", PeerKey(bytes(16), False, name, identity(name).bundle.encode()))
+            await accepting(alice, server, "bob", identity("bob").bundle.encode())
+            await expect(alice, "Keying")
+            await server.event("reqt", Call("carol", bytes(16)))
+            await server.event("pubk", PeerKey(bytes(16), False, "carol", identity("carol").bundle.encode()))
             await ends_with(alice, RemoteProtocolError)
+
+
+@pytest.mark.parametrize("waiting", ["at once", "once it was shown", "accepted before", "another was accepted"])
+async def test_no_chat_begins_that_the_user_has_not_accepted(
+    autojump_clock: trio.testing.MockClock, waiting: str
+) -> None:
+    """The server sends a call and, in the user's place, its acceptance."""
+    with trio.fail_after(60):
+        async with open_world() as world, with_fake_server(world, "alice") as (alice, server):
+            if waiting in ("accepted before", "another was accepted"):
+                name = "mallory" if waiting == "accepted before" else "bob"
+                await accepting(alice, server, name, identity(name).bundle.encode())
+                await expect(alice, "Keying")
+                await server.event("exch", Left(disconnected=False))
+                await expect(alice, "ChatOver")
+            invite = os.urandom(16)
+            await server.event("reqt", Call("mallory", invite))
+            if waiting == "once it was shown":
+                await expect(alice, "IncomingCall")
+            await server.event("pubk", PeerKey(invite, False, "mallory", identity("mallory").bundle.encode()))
+            (told,) = await settle(alice)
+            assert not any(isinstance(event, Keying) for event in told), told
+            assert isinstance(told[-1], Ended)
+            assert type(told[-1].error) is RemoteProtocolError
+            assert alice.peer is None
+
+
+@pytest.mark.parametrize("request_", ["list", "exit", "ping", "nothing"])
+async def test_a_key_as_the_reply_to_anything_else_begins_no_chat(
+    autojump_clock: trio.testing.MockClock, request_: str
+) -> None:
+    with trio.fail_after(100):
+        async with open_world() as world, with_fake_server(world, "alice") as (alice, server):
+            key = PeerKey(bytes(16), False, "mallory", identity("mallory").bundle.encode())
+            await server.event("reqt", Call("mallory", bytes(16)))
+            await expect(alice, "IncomingCall")
+            identifier = 4_000_000
+            async with trio.open_nursery() as nursery:
+                if request_ == "exit":
+                    nursery.start_soon(alice.exit)
+                while request_ != "nothing":
+                    (record,) = await server.link.receive_records()  # by hand: `receive` answers by itself
+                    if record.verb == request_.encode():
+                        identifier = record.id
+                        break
+                await server.send(Kind.REPLY, identifier, "pubk", key)
+                await trio.testing.wait_all_tasks_blocked()
+                assert alice.state in (State.RINGING, State.ONLINE)
+                assert alice.peer in (None, "mallory")
+                (told,) = await settle(alice)
+                assert not any(isinstance(event, Keying) for event in told), told
 
 
 async def test_a_key_that_is_none(autojump_clock: trio.testing.MockClock) -> None:
     with trio.fail_after(60):
         async with open_world() as world, with_fake_server(world, "alice") as (alice, server):
-            await server.event("reqt", Call("bob", bytes(16)))
-            await server.event("pubk", PeerKey(bytes(16), False, "bob", b"\1\2\3"))
+            await accepting(alice, server, "bob", b"\1\2\3")
             await ends_with(alice, RemoteProtocolError)
 
 
@@ -335,8 +457,7 @@ async def test_a_stranger_cannot_be_ourselves(autojump_clock: trio.testing.MockC
     """Our own name and key as the peer's: whatever comes of it, no chat."""
     with trio.fail_after(100):
         async with open_world() as world, with_fake_server(world, "alice") as (alice, server):
-            await server.event("reqt", Call("alice", bytes(16)))
-            await server.event("pubk", PeerKey(bytes(16), False, "alice", identity("alice").bundle.encode()))
+            await accepting(alice, server, "alice", identity("alice").bundle.encode())
             await settle(alice)
             assert alice.state is not State.CHAT
 
@@ -429,3 +550,44 @@ async def test_an_old_refusal_does_not_take_a_new_call_away(autojump_clock: trio
                 await server.event("reqt", Call("carol", b"c" * 16))
                 await server.send(Kind.REPLY, asked.id, "erro", Errors(3, "not now"))
             assert (alice.state, alice.caller) == (State.RINGING, "carol")
+
+
+async def test_leaving_a_chat_that_the_server_refuses_keeps_it(autojump_clock: trio.testing.MockClock) -> None:
+    """For the server the chat goes on: to believe otherwise would leave the peer talking to nobody."""
+    with trio.fail_after(60):
+        async with open_world() as world, with_fake_server(world, "alice") as (alice, server):
+            await accepting(alice, server, "bob", identity("bob").bundle.encode())
+            await expect(alice, "Keying")
+            await alice.say("held")
+
+            async def leave() -> None:
+                with pytest.raises(RequestRefused) as caught:
+                    await alice.leave()
+                assert (caught.value.code, str(caught.value)) == (4, "too many commands; wait a little")
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(leave)
+                asked = await server.receive()
+                assert asked.verb == b"exch"
+                await server.send(Kind.REPLY, asked.id, "erro", Errors(4, "too many commands; wait a little"))
+            assert await settle(alice) == [[]]
+            assert (alice.state, alice.peer) == (State.KEYING, "bob")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(alice.leave)
+                await server.send(Kind.REPLY, (await server.receive()).id, "okay")
+            assert alice.state is State.ONLINE
+
+
+async def test_a_good_record_before_a_damaged_one_ends_the_session_in_good_order(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The reply to the good one may be on its way to the writer then. Tasks run in any order, so: several times."""
+    with trio.fail_after(60):
+        async with open_world(some_limits()) as world:
+            for _ in range(20):
+                async with with_fake_server(world, "alice") as (alice, server):
+                    connection, now = server.link.connection, trio.current_time()
+                    good = connection.send_record(make(Kind.REQUEST, 7, "ping", Echo(bytes(8))), now)
+                    bad = connection.send_record(make(Kind.EVENT, 0, "erro", Errors(1, "x")), now)
+                    await server.link.send(good + bad[:-1] + bytes((bad[-1] ^ 1,)))
+                    await ends_with(alice, RemoteProtocolError)

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import click
 import pytest
-from messageapp_cli import docs
-from messageapp_cli.commands import ROWS
 
 from messageapp.errors import MessageAppError
 from messageapp.limits import limit_rows
@@ -17,6 +15,8 @@ from messageapp.server.presence import RULES
 from messageapp.wire.commands import ByeReason, ErrorCode, UserState
 from messageapp.wire.frames import FRAME_LIMITS
 from messageapp.wire.records import MAX_ARGUMENT
+from messageapp_cli import docs
+from messageapp_cli.commands import ROWS
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"

@@ -3,10 +3,10 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from messageapp_keys.codec import Malformed, tlvs, u64
 
 from messageapp.e2ee.envelope import MAX_TEXT_BYTES, Envelope, check_text
 from messageapp.errors import MessageTooLong
+from messageapp_keys.codec import Malformed, tlvs, u64
 
 ID = bytes(range(16))
 envelopes = st.builds(

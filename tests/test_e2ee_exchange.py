@@ -11,6 +11,10 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from messageapp.e2ee.exchange import ExchangeFailed, Parties
+from messageapp.wire.frames import FrameType, encode_frame
+from messageapp.wire.login import LoginFailed
 from messageapp_keys import labels
 from messageapp_keys.codec import u8, u16, vec8, vec16, vec24
 from messageapp_keys.identity import PrivateIdentity, Signatures, write_signatures
@@ -18,10 +22,6 @@ from messageapp_keys.kem import CLASSIC, HYBRID, SUITES, SWIFT, Suite, encapsula
 from messageapp_keys.ratchetkeys import RatchetKeys
 from support.keys import OTHER_SERVER, SERVER, USER_KINDS, identity, temporary
 from support.pair import ChatPair, HandM3, LoginPair, digest, expand
-
-from messageapp.e2ee.exchange import ExchangeFailed, Parties
-from messageapp.wire.frames import FrameType, encode_frame
-from messageapp.wire.login import LoginFailed
 
 ALICE, BOB, MALLORY = (identity("ed25519", name) for name in ("alice", "bob", "mallory"))
 INVITE = bytes(range(16))

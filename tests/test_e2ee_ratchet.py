@@ -13,11 +13,6 @@ from cryptography.hazmat.primitives.asymmetric import mlkem, x25519
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from messageapp_keys.codec import Malformed
-from messageapp_keys.ratchetkeys import RatchetKeys, kdf_chain
-from messageapp_keys.types import ChainKey, MessageKey, RootKey
-from support.keys import seeded
-from support.pair import expand, ratchets
 
 from messageapp.e2ee import ratchet
 from messageapp.e2ee.ratchet import (
@@ -28,6 +23,11 @@ from messageapp.e2ee.ratchet import (
     Ratchet,
     Undecryptable,
 )
+from messageapp_keys.codec import Malformed
+from messageapp_keys.ratchetkeys import RatchetKeys, kdf_chain
+from messageapp_keys.types import ChainKey, MessageKey, RootKey
+from support.keys import seeded
+from support.pair import expand, ratchets
 
 HEADER = 8 + 1 + 32 + 1184 + 1088 + 16 + 4 + 16
 PLACES = {

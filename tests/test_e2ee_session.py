@@ -4,8 +4,6 @@ import os
 from dataclasses import replace
 
 import pytest
-from messageapp_keys.ratchetkeys import RatchetKeys
-from support.pair import ChatPair
 
 from messageapp.e2ee.envelope import MAX_TEXT_BYTES
 from messageapp.e2ee.exchange import ExchangeFailed
@@ -13,6 +11,8 @@ from messageapp.e2ee.ratchet import Undecryptable
 from messageapp.e2ee.session import ChatSession
 from messageapp.errors import MessageTooLong
 from messageapp.wire.records import MAX_ARGUMENT
+from messageapp_keys.ratchetkeys import RatchetKeys
+from support.pair import ChatPair
 
 
 def test_from_the_exchange_to_a_conversation() -> None:

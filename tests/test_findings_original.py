@@ -13,6 +13,20 @@ import pytest
 import trio
 import trio.testing
 from cryptography.hazmat.primitives.asymmetric import ec
+
+from messageapp.client.client import REMEMBERED_SENDS, State
+from messageapp.client.events import ChatSecure, TextReceived
+from messageapp.errors import ConnectionCut, RemoteProtocolError, ServerNotAuthenticated, UnusableSetup
+from messageapp.link import Link
+from messageapp.server.router import Router
+from messageapp.server.serve import Server
+from messageapp.store.home import Home, read_secret, write_file
+from messageapp.wire.commands import Call, Invite, Raw, parse_untrusted
+from messageapp.wire.frames import FrameType, encode_frame
+from messageapp.wire.login import ServerOffer
+from messageapp.wire.messages import MAGIC
+from messageapp.wire.records import Kind, Record
+from messageapp.wire.states import Role
 from messageapp_keys import kem
 from messageapp_keys.authority import make_ca, make_server_certificate
 from messageapp_keys.certificate_reading import certificate_der, spki_hash
@@ -35,20 +49,6 @@ from support.world import (
     some_limits,
     with_fake_server,
 )
-
-from messageapp.client.client import REMEMBERED_SENDS, State
-from messageapp.client.events import ChatSecure, TextReceived
-from messageapp.errors import ConnectionCut, RemoteProtocolError, ServerNotAuthenticated, UnusableSetup
-from messageapp.link import Link
-from messageapp.server.router import Router
-from messageapp.server.serve import Server
-from messageapp.store.home import Home, read_secret, write_file
-from messageapp.wire.commands import Call, Invite, Raw, parse_untrusted
-from messageapp.wire.frames import FrameType, encode_frame
-from messageapp.wire.login import ServerOffer
-from messageapp.wire.messages import MAGIC
-from messageapp.wire.records import Kind, Record
-from messageapp.wire.states import Role
 
 LOGIN_FAILED = encode_frame(FrameType.ALERT, b"\1")
 

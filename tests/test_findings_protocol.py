@@ -13,6 +13,16 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from messageapp.e2ee.exchange import ExchangeFailed
+from messageapp.e2ee.ratchet import Undecryptable
+from messageapp.errors import RemoteProtocolError, ServerNotAuthenticated
+from messageapp.wire.connection import Connection
+from messageapp.wire.frames import FrameType, encode_frame
+from messageapp.wire.login import LoginFailed, Welcome
+from messageapp.wire.messages import M2
+from messageapp.wire.records import Kind, Record
+from messageapp.wire.states import Role
 from messageapp_keys import labels
 from messageapp_keys.codec import Malformed, vec16, vec24
 from messageapp_keys.identity import write_signatures
@@ -33,16 +43,6 @@ from support.pair import (
     offer_of,
     ratchets,
 )
-
-from messageapp.e2ee.exchange import ExchangeFailed
-from messageapp.e2ee.ratchet import Undecryptable
-from messageapp.errors import RemoteProtocolError, ServerNotAuthenticated
-from messageapp.wire.connection import Connection
-from messageapp.wire.frames import FrameType, encode_frame
-from messageapp.wire.login import LoginFailed, Welcome
-from messageapp.wire.messages import M2
-from messageapp.wire.records import Kind, Record
-from messageapp.wire.states import Role
 
 ALICE, BOB, MALLORY = (identity("ed25519", name) for name in ("alice", "bob", "mallory"))
 HELLO = Record(Kind.REQUEST, 1, b"list", b"x")

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+
 from messageapp_keys import codec
 from messageapp_keys.codec import Malformed, Reader, reading_untrusted, tlvs
 

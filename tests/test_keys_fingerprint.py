@@ -5,6 +5,7 @@ import hashlib
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from messageapp_keys import fingerprint
 from messageapp_keys.fingerprint import group_digits, key_fingerprint, numeric_fingerprint, safety_number
 

@@ -6,6 +6,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa
 from hypothesis import given
 from hypothesis import strategies as st
+
 from messageapp_keys import labels
 from messageapp_keys.codec import Malformed, Reader, u8, u16, vec16
 from messageapp_keys.identity import IdentityBundle, PrivateIdentity, read_signatures, write_signatures

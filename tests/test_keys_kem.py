@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, mlkem, padding, rsa, x25519
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from messageapp_keys import labels
 from messageapp_keys.codec import Malformed, vec16
 from messageapp_keys.kem import (

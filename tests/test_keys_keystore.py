@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from messageapp_keys import keystore
 from messageapp_keys.codec import u8, u16, u32, vec8, vec16, vec24
 from messageapp_keys.identity import PrivateIdentity

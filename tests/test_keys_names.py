@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from messageapp_keys.names import MAX_USERNAME, BadUsername, check_username, fold, is_username
 
 GOOD = ["a", "Z", "0", "alice", "Bob-2", "a--b", "A" * 16, "0-0"]

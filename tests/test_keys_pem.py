@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa, x25519
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+
 from messageapp_keys import pem as pem_module
 from messageapp_keys.identity import IdentityBundle, PrivateIdentity
 from messageapp_keys.pem import (

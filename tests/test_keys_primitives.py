@@ -6,6 +6,7 @@ import hmac
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from messageapp_keys import primitives
 from messageapp_keys.primitives import OpenFailed, RecordCipher, counter_bytes
 from messageapp_keys.types import ExporterSecret, HandshakeKey, MasterSecret, SessionKey

@@ -4,6 +4,7 @@ import hashlib
 import hmac
 
 import pytest
+
 from messageapp_keys.codec import Malformed
 from messageapp_keys.ratchetkeys import CIPHERTEXT_SIZE, DH_SIZE, EK_SIZE, RatchetKeys, kdf_chain, kdf_root
 from messageapp_keys.types import ChainKey, RootKey

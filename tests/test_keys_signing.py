@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, padding, rsa, x25519
 from hypothesis import given
 from hypothesis import strategies as st
+
 from messageapp_keys import labels
 from messageapp_keys.signing import (
     PrivateKey,

@@ -5,6 +5,7 @@ import pickle
 import traceback
 
 import pytest
+
 from messageapp_keys import types
 from messageapp_keys.types import Secret, SessionKey, TrafficSecret
 

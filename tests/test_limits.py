@@ -7,7 +7,10 @@ from dataclasses import asdict, fields
 import pytest
 
 from messageapp.errors import UnusableSetup
-from messageapp.limits import Limits, limit_rows
+from messageapp.limits import MOST_SESSIONS, Limits, limit_rows
+from messageapp.wire.commands import ListEntry, Listing, make
+from messageapp.wire.records import Kind, RecordSealer
+from messageapp_keys.types import TrafficSecret
 
 
 def test_nothing_given_is_the_defaults() -> None:
@@ -52,3 +55,12 @@ def test_every_limit_has_its_unit_and_reason() -> None:
     rows = limit_rows()
     assert [row[0] for row in rows] == [entry.name for entry in fields(Limits)]
     assert all(unit and why and default for _, default, unit, why in rows)
+
+
+def test_the_list_of_all_sessions_fits_one_record() -> None:
+    listing = Listing(tuple(ListEntry(f"{number:016}", 3) for number in range(MOST_SESSIONS)))
+    RecordSealer(TrafficSecret(bytes(32)), "alice").seal(make(Kind.REPLY, 1, "list", listing))
+    assert Limits.from_mapping({"sessions": MOST_SESSIONS}).sessions == MOST_SESSIONS
+    for more in (MOST_SESSIONS + 1, 10**9):
+        with pytest.raises(UnusableSetup, match="sessions is at most 7,000"):
+            Limits.from_mapping({"sessions": more})

@@ -7,13 +7,13 @@ from collections.abc import Iterable
 import pytest
 import trio
 import trio.testing
-from messageapp_keys.types import TrafficSecret
 
 from messageapp.errors import ConnectionCut, RemoteProtocolError
 from messageapp.link import Link
 from messageapp.wire.frames import FrameType, encode_frame
 from messageapp.wire.records import Kind, Record, RecordOpener, RecordSealer
 from messageapp.wire.states import Role, State
+from messageapp_keys.types import TrafficSecret
 
 M1 = encode_frame(FrameType.M1, b"body")
 
@@ -116,6 +116,18 @@ async def test_good_records_before_a_broken_one_are_given_and_then_it_is_over(
         for _ in range(2):
             with pytest.raises(RemoteProtocolError):
                 await link.receive_records()
+
+
+async def test_sending_after_a_broken_record_is_a_cut(autojump_clock: trio.testing.MockClock) -> None:
+    """The writer may still answer the good record when the reader has found the broken one: that is no bug of ours."""
+    with trio.fail_after(10):
+        near, link, sealer = session()
+        await near.send_all(sealed(sealer, 0) + encode_frame(FrameType.RECORD, bytes(300)))
+        (record,) = await link.receive_records()
+        with pytest.raises(ConnectionCut):
+            await link.send_records([Record(Kind.REPLY, record.id, b"pong", record.argument)])
+        with pytest.raises(RemoteProtocolError):
+            await link.receive_records()
 
 
 async def test_a_key_update_alone_is_not_a_record(autojump_clock: trio.testing.MockClock) -> None:

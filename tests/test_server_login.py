@@ -10,8 +10,6 @@ import trio
 import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from messageapp_keys.kem import CLASSIC, HYBRID, SWIFT
-from support.world import SERVER_NAME, World, hold_back, identity, open_world, read_to_end, server_offer, some_limits
 
 from messageapp.errors import ConnectionCut
 from messageapp.limits import Limits
@@ -20,6 +18,8 @@ from messageapp.server.directory import DirectoryUnreadable
 from messageapp.wire.frames import FrameType, encode_frame
 from messageapp.wire.messages import M1, M3, Alert
 from messageapp.wire.states import Role
+from messageapp_keys.kem import CLASSIC, HYBRID, SWIFT
+from support.world import SERVER_NAME, World, hold_back, identity, open_world, read_to_end, server_offer, some_limits
 
 FORMAT, BUSY, NO_OFFER, SLOW = 1, 2, 3, 4
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from messageapp.server.presence import RULES, Message, Presence
-from messageapp.wire.commands import Call, Errors, Invite, Left, PeerKey, UserState
+from messageapp.wire.commands import Call, Errors, Invite, Left, ListEntry, Listing, PeerKey, UserState
 
 IDLE, RINGING, IN_CHAT, CALLING = UserState.IDLE, UserState.RINGING, UserState.IN_CHAT, UserState.CALLING
 RING = 60.0
@@ -423,6 +423,42 @@ def check(office: Office, step: Step) -> None:
             assert device.believes is None, f"{label} was not told, after {step}"
         if label not in bound or bound[label][0] != "chat":
             assert office.presence.chat_peer(device) is None
+
+
+def test_the_list_is_made_once_a_change() -> None:
+    """Every client asks for it again and again."""
+    office = idle()
+
+    def fresh() -> bytes:
+        """In the order in which the users came, as they are listed."""
+        users = dict.fromkeys(device.user for device in office.presence.sessions())
+        found = (office.presence.find(user) for user in users)
+        return Listing(tuple(ListEntry(entry.name, entry.state) for entry in found if entry is not None)).encode()
+
+    changes: list[Callable[[], None]] = [
+        lambda: office.chat("A1", "B"),
+        lambda: office.acpt("B2", "A"),
+        lambda: office.exch("A1"),
+        lambda: office.chat("A1", "B"),
+        lambda: office.refu("B1", "A"),
+        lambda: office.chat("A1", "B"),
+        lambda: office.cach("A1"),
+        lambda: office.chat("A1", "B"),
+        lambda: office.expire(),
+        lambda: office.chat("A1", "B"),
+        lambda: office.leave("A1"),
+        lambda: office.leave("A2"),
+        lambda: office.join("A3"),
+        lambda: office.chat("B1", "C"),
+        lambda: office.chat("C1", "B"),
+        lambda: office.leave("C1"),
+    ]
+    for number, change in enumerate(changes):
+        before = office.presence.listing()
+        assert before.encode() == fresh(), f"before change {number}"
+        assert office.presence.listing() is before
+        change()
+    assert office.presence.listing().encode() == fresh()
 
 
 def test_in_every_reachable_state_both_sides_agree_and_every_client_knows() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from messageapp.limits import Limits
-from messageapp.server.quota import AddressQuota, TokenBucket, address_group
+from messageapp.server.quota import AddressQuota, TokenBucket, UserRates, address_group
 
 DAY = 86_400.0
 
@@ -91,4 +91,24 @@ def test_memory_for_addresses_is_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
         assert quota.begin(address, 0.0)
         quota.end(address, 0.0, good=True)
     tables = [value for value in vars(quota).values() if hasattr(value, "__len__")]
+    assert max(map(len, tables)) <= 10
+
+
+def test_rates_are_a_users_whoever_else_asks() -> None:
+    rates = UserRates(Limits(commands_burst=3, commands_per_second=1, chats_per_minute=2))
+    assert [rates.command("alice", 0.0) for _ in range(4)] == [True] * 3 + [False]
+    assert [rates.chat("alice", 0.0) for _ in range(3)] == [True] * 2 + [False]
+    assert rates.command("bob", 0.0)
+    assert rates.chat("bob", 0.0)
+    assert [rates.command("alice", 1.0) for _ in range(2)] == [True, False]
+    assert [rates.chat("alice", 30.0) for _ in range(2)] == [True, False]
+
+
+def test_memory_for_users_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("messageapp.server.quota._REMEMBERED", 10)
+    rates = UserRates(Limits())
+    for index in range(100):
+        assert rates.command(f"user{index}", 0.0)
+        assert rates.chat(f"user{index}", 0.0)
+    tables = [value for value in vars(rates).values() if hasattr(value, "__len__")]
     assert max(map(len, tables)) <= 10

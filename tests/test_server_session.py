@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from support.world import RawPeer, World, hold_back, identity, open_world, read_to_end, some_limits
 
 from messageapp.errors import ConnectionCut
 from messageapp.limits import Limits
@@ -19,6 +18,7 @@ from messageapp.wire.commands import Bye, ByeReason, Call, Echo, Errors, Invite,
 from messageapp.wire.frames import FrameType, encode_frame
 from messageapp.wire.records import Kind, Record
 from messageapp.wire.states import Role
+from support.world import RawPeer, World, hold_back, identity, open_world, read_to_end, some_limits
 
 
 def read(record: Record) -> Any:
@@ -216,6 +216,56 @@ async def test_less_than_one_call_a_minute_is_still_one_now_and_then(autojump_cl
                 await trio.sleep(40.1)
                 await alice.nothing_new()
             assert read(await alice.ask("chat", Call("nobody", bytes(16)))).code == 10
+
+
+async def test_what_only_ends_something_is_never_too_many(autojump_clock: trio.testing.MockClock) -> None:
+    with trio.fail_after(60):
+        async with open_world() as world:
+            alice, bob, carol = [await world.raw(name) for name in ("alice", "bob", "carol")]
+
+            async def use_up(peer: RawPeer) -> None:
+                while (await peer.ask("list")).verb == b"list":
+                    pass
+                assert read(await peer.ask("list")).code == 4
+
+            await world.raw_chat(alice, "alice", bob, "bob")
+            await use_up(alice)
+            assert (await alice.ask("exch")).verb == b"okay"
+            assert (await bob.receive()).verb == b"exch"
+            invite = os.urandom(16)
+            assert (await bob.ask("chat", Call("carol", invite))).verb == b"reqt"
+            assert (await carol.receive()).verb == b"reqt"
+            await use_up(bob)
+            assert (await bob.ask("cach", Invite(invite))).verb == b"okay"
+            assert (await carol.receive()).verb == b"cach"
+            await trio.sleep(1)
+            assert (await bob.ask("chat", Call("carol", invite))).verb == b"reqt"
+            assert (await carol.receive()).verb == b"reqt"
+            await use_up(carol)
+            assert (await carol.ask("refu", Call("bob", invite))).verb == b"okay"
+            await use_up(carol)
+            assert (await carol.ask("exit")).verb == b"byee"
+
+
+async def test_logging_in_again_makes_nobody_faster(autojump_clock: trio.testing.MockClock) -> None:
+    with trio.fail_after(60):
+        async with open_world() as world:
+            bob, rung, listed = await world.raw("bob"), 0, 0
+            for _ in range(5):
+                mallory, eve = await world.raw("mallory"), await world.raw("eve")
+                for _ in range(3):
+                    invite = os.urandom(16)
+                    if (await mallory.ask("chat", Call("bob", invite))).verb == b"reqt":
+                        rung += 1
+                        await mallory.ask("cach", Invite(invite))
+                for _ in range(30):
+                    listed += (await eve.ask("list")).verb == b"list"
+                for peer in (mallory, eve):
+                    await peer.close()
+                await trio.testing.wait_all_tasks_blocked()
+            assert (rung, listed) == (6, 60)
+            assert {record.verb for record in [await bob.receive() for _ in range(12)]} == {b"reqt", b"cach"}
+            await bob.nothing_new()
 
 
 async def test_texts_in_a_chat_are_not_bounded_by_the_rate_of_commands(autojump_clock: trio.testing.MockClock) -> None:
@@ -524,14 +574,57 @@ async def test_any_other_overflow_is_a_goodbye_to_the_slow_session(autojump_cloc
             gate = hold_back(far)
             await bob.send("list")
             await trio.testing.wait_all_tasks_blocked()
-            for _ in range(11):
+            for _ in range(10 + 10 // 4 + 1):  # a quarter is kept for replies and events
                 await bob.send("list")
             assert read(await alice.receive()) == Left(disconnected=True)
             await alice.nothing_new()
             gate.set()
-            for _ in range(11):
+            for _ in range(1 + 10 + 10 // 4):
                 assert (await bob.receive()).verb == b"list"
             assert await goodbye(bob) is ByeReason.SLOW
+
+
+async def test_a_peer_cannot_fill_the_places_kept_for_replies(autojump_clock: trio.testing.MockClock) -> None:
+    """A flood of texts while bob's line is slow for a moment: bob's own request is still answered."""
+    with trio.fail_after(60):
+        async with open_world() as world:
+            bob, far = await stuck(world, "bob")
+            mallory = await world.raw("mallory")
+            await world.raw_chat(mallory, "mallory", bob, "bob")
+            gate = hold_back(far)
+            await mallory.send("frwd", Raw(b"\5first"))
+            await trio.testing.wait_all_tasks_blocked()
+            await mallory.link.send_records([Record(Kind.REQUEST, n, b"frwd", b"\5x") for n in range(300)])
+            await trio.testing.wait_all_tasks_blocked()
+            await bob.send("list", identifier=77)
+            await trio.testing.wait_all_tasks_blocked()
+            gate.set()
+            verbs = [(await bob.receive()).verb for _ in range(257)]
+            assert verbs == [b"frwd"] * 257
+            answer = await bob.receive()
+            assert (answer.kind, answer.id, answer.verb) == (Kind.REPLY, 77, b"list")
+            await bob.nothing_new()
+
+
+async def test_the_key_comes_before_what_follows_from_the_peers_end(autojump_clock: trio.testing.MockClock) -> None:
+    """Telling alice of the acceptance ends her session, whose queue is full; bob hears that after the key."""
+    with trio.fail_after(60):
+        async with open_world(some_limits(queue_frames=10)) as world:
+            alice, far = await stuck(world, "alice")
+            bob, invite = await world.raw("bob"), os.urandom(16)
+            assert (await alice.ask("chat", Call("bob", invite))).verb == b"reqt"
+            assert (await bob.receive()).verb == b"reqt"
+            hold_back(far)
+            await alice.send("ping", Echo(bytes(8)))
+            await trio.testing.wait_all_tasks_blocked()
+            for _ in range(10 + 10 // 4):
+                await alice.send("ping", Echo(bytes(8)))
+            await trio.testing.wait_all_tasks_blocked()
+            await bob.send("acpt", Call("alice", invite), identifier=5)
+            key, end = await bob.receive(), await bob.receive()
+            assert (key.kind, key.id, key.verb) == (Kind.REPLY, 5, b"pubk")
+            assert (end.kind, end.verb) == (Kind.EVENT, b"exch")
+            await bob.nothing_new()
 
 
 async def test_a_peer_that_reads_nothing_for_fifteen_seconds_is_gone(autojump_clock: trio.testing.MockClock) -> None:
@@ -590,6 +683,21 @@ async def test_sessions_with_a_former_key_are_ended_also_when_the_new_key_is_qui
                 assert len(list(world.server.router.sessions())) == 1
 
 
+async def test_who_logged_in_with_a_key_that_was_replaced_meanwhile_is_not_present(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Between M3 and the session: whoever proved the old key must not stand there under the new one."""
+    with trio.fail_after(60):
+        async with open_world() as world:
+            world.directory.enrol("alice", identity("alice").bundle)
+            router, session = world.server.router, Session(1, "alice", bytes(16), world.server.limits)
+            assert router.join(session, identity("alice's former key").key_id) is None
+            assert router.session_count == 0
+            assert router.join(session, identity("alice").key_id) == 0
+            assert router.session_count == 1
+            router.leave(session)
+
+
 async def test_other_changes_of_the_directory_end_nobody(autojump_clock: trio.testing.MockClock) -> None:
     with trio.fail_after(60):
         async with open_world() as world:
@@ -631,6 +739,25 @@ async def test_a_fault_inside_one_connection_leaves_the_others_working(
     assert [error.__name__ in entry.getMessage() for entry in errors] == [True]
     assert "secret" not in caplog.text
     assert errors[0].exc_info is None
+
+
+async def test_a_good_record_before_a_damaged_one_is_no_fault_of_ours(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The reply to the good one may be on its way to the writer then. Tasks run in any order, so: several times."""
+    caplog.set_level(logging.INFO)
+    with trio.fail_after(60):
+        async with open_world() as world:
+            for _ in range(20):
+                alice = await world.raw("alice")
+                connection, now = alice.link.connection, trio.current_time()
+                good = connection.send_record(Record(Kind.REQUEST, 7, b"list", b""), now)
+                bad = connection.send_record(Record(Kind.REQUEST, 8, b"list", b""), now)
+                await alice.link.send(good + bad[:-1] + bytes((bad[-1] ^ 1,)))
+                await read_to_end(alice.link.stream)  # type: ignore[arg-type]
+            await (await world.raw("bob")).nothing_new()
+    assert "broke the protocol" in caplog.text
+    assert [entry.getMessage() for entry in caplog.records if entry.levelno >= logging.ERROR] == []
 
 
 async def test_a_fault_during_the_login_leaves_the_others_working(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -90,6 +90,29 @@ def test_a_failed_write_leaves_nothing_half_done(
         write_file(path, b"new", replace=replace)
     assert [entry.name for entry in tmp_path.iterdir()] == (["file"] if replace else [])
     assert not replace or path.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("replace", [True, False])
+def test_the_name_of_a_file_is_on_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replace: bool) -> None:
+    """First the content, then the name, then the folder that holds the name."""
+    path, steps = tmp_path / "file", []
+    sync = os.fsync
+
+    def fsync(handle: int) -> None:
+        steps.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "content")
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    for name in ("link", "replace"):
+        real = getattr(os, name)
+
+        def step(*arguments: object, name: str = name, real: Callable[..., None] = real) -> None:
+            steps.append(name)
+            real(*arguments)
+
+        monkeypatch.setattr(os, name, step)
+    write_file(path, b"content", replace=replace)
+    assert steps == ["content", "replace" if replace else "link", "folder"]
 
 
 def test_a_secret_that_others_can_read_is_refused(tmp_path: Path) -> None:

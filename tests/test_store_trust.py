@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.world import identity
 
 from messageapp.client.trust import Trust, TrustRefused, changed_digits
 from messageapp.errors import ServerNotAuthenticated, UnusableSetup
 from messageapp.store.database import open_database
 from messageapp.store.trust import Pin, ServerPin, device_id, find_pin, find_server, save_pin, save_server
+from support.world import identity
 
 BOB, NEW, THIRD = (identity(name).bundle for name in ("bob", "bob's new key", "a third key"))
 PLACE = ("bob", "chat.example")
@@ -99,6 +99,21 @@ def test_a_server_with_another_name_of_its_own_is_refused(trust: Trust) -> None:
     with pytest.raises(ServerNotAuthenticated, match=r"evil\.example now and chat\.example before"):
         trust.check_name(b"h" * 32, "evil.example")
     trust.check_name(b"x" * 32, "evil.example")
+
+
+def test_a_new_name_of_a_server_is_its_name_under_every_address(trust: Trust) -> None:
+    for name in ("127.0.0.1", "localhost"):
+        trust.pin_server(ServerPin(name, 8081, b"k" * 32, "old.example", b"", 0))
+    trust.pin_server(ServerPin("127.0.0.1", 8082, b"x" * 32, "old.example", b"", 0))
+    trust.pin_server(ServerPin("localhost", 8081, b"k" * 32, "new.example", b"", 0))
+    trust.check_name(b"k" * 32, "new.example")
+    with pytest.raises(ServerNotAuthenticated):
+        trust.check_name(b"k" * 32, "old.example")
+    for name in ("127.0.0.1", "localhost"):
+        pin = trust.known_server(name, 8081)
+        assert pin is not None
+        assert pin.canonical == "new.example"
+    trust.check_name(b"x" * 32, "old.example")
 
 
 def test_a_first_pin_is_never_replaced_by_pinning_again(trust: Trust) -> None:

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.world import identity
 
 from messageapp.errors import UnusableSetup
 from messageapp.server.directory import DirectoryUnreadable, SqliteDirectory
 from messageapp.store.database import open_database
 from messageapp.store.users import User, add_user, find_user, list_users, remove_user
+from support.world import identity
 
 ROOT = Path(__file__).parents[1]
 BUNDLE = identity("alice").bundle

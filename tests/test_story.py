@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import trio
 import trio.testing
-from support.world import expect, open_world
 
 from messageapp.client.client import State
 from messageapp.client.events import ChatOver, ChatSecure, TextReceived
+from support.world import expect, open_world
 
 
 async def test_two_people_chat(autojump_clock: trio.testing.MockClock) -> None:

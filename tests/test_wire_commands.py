@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from messageapp_keys.codec import u8, u16, u32, vec8, vec16, vec24
 
 from messageapp.errors import RemoteProtocolError
 from messageapp.wire.commands import (
@@ -30,6 +29,7 @@ from messageapp.wire.commands import (
 )
 from messageapp.wire.records import Kind, Record
 from messageapp.wire.states import Role
+from messageapp_keys.codec import u8, u16, u32, vec8, vec16, vec24
 
 INVITE = bytes(range(16))
 C, S = Role.CLIENT, Role.SERVER

@@ -6,8 +6,6 @@ import struct
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from messageapp_keys.codec import u32
-from support.pair import LoginPair, logged_in_ends, record_pair
 
 from messageapp.errors import LocalProtocolError, RemoteProtocolError
 from messageapp.wire import records
@@ -16,6 +14,8 @@ from messageapp.wire.frames import FRAME_LIMITS, FrameType, encode_frame
 from messageapp.wire.messages import Alert
 from messageapp.wire.records import MAX_ARGUMENT, UPDATE_AFTER_SECONDS, Kind, Record
 from messageapp.wire.states import RECEIVES, SENDS, Role, State
+from messageapp_keys.codec import u32
+from support.pair import LoginPair, logged_in_ends, record_pair
 
 LOGIN = [
     (Role.CLIENT, FrameType.M1),

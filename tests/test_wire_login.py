@@ -12,9 +12,16 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from messageapp.errors import RemoteProtocolError, ServerNotAuthenticated
+from messageapp.wire.frames import FrameType, encode_frame
+from messageapp.wire.login import LoginFailed, ServerLogin, ServerOffer, Welcome, m4_frame
+from messageapp.wire.messages import HIDE_USER, M1, M2, M3, M2Core
+from messageapp.wire.records import Kind, Record
 from messageapp_keys import labels
 from messageapp_keys.certificate_reading import certificate_der
 from messageapp_keys.codec import u16, u64, vec8, vec16
+from messageapp_keys.identity import IdentityBundle
 from messageapp_keys.kem import CLASSIC, HYBRID, SUITES, SWIFT, Suite
 from messageapp_keys.signing import sign
 from support.keys import (
@@ -39,12 +46,6 @@ from support.pair import (
     offer_of,
     record_pair,
 )
-
-from messageapp.errors import RemoteProtocolError, ServerNotAuthenticated
-from messageapp.wire.frames import FrameType, encode_frame
-from messageapp.wire.login import LoginFailed, ServerLogin, ServerOffer, Welcome, m4_frame
-from messageapp.wire.messages import HIDE_USER, M1, M2, M3, M2Core
-from messageapp.wire.records import Kind, Record
 
 each_suite = pytest.mark.parametrize("suite", list(SUITES.values()), ids=[suite.name for suite in SUITES.values()])
 each_kind = pytest.mark.parametrize("kind", USER_KINDS)
@@ -546,6 +547,39 @@ def test_an_unknown_user_fails_like_a_wrong_key(hide_user: bool) -> None:
         error = refused_m3(pair, pair.m3(pair.m2(pair.m1())))
         errors.append((type(error), str(error), error.alert, error.cause))
     assert errors[0] == errors[1]
+
+
+def test_an_unknown_users_key_is_read_like_a_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory reads the bundle of a known user from its bytes; the time that takes must not be missing."""
+    parsed: list[bytes] = []
+    real = IdentityBundle.parse_untrusted
+
+    def parse(data: bytes) -> IdentityBundle:
+        parsed.append(data)
+        return real(data)
+
+    known = identity("ed25519", "mallory").bundle.encode()
+    lookups: dict[str, Callable[[str], IdentityBundle | None]] = {
+        "known": lambda name: IdentityBundle.parse_untrusted(known),
+        "unknown": lambda name: None,
+    }
+    counts = {}
+    for kind, enrolled in lookups.items():
+        pair = LoginPair()
+        m3 = pair.m3(pair.m2(pair.m1()))
+        with monkeypatch.context() as patch:
+            patch.setattr(IdentityBundle, "parse_untrusted", staticmethod(parse))
+            parsed.clear()
+            with pytest.raises(LoginFailed):
+                pair.server.accept_untrusted(frame_of(m3), enrolled, identity("ed25519", "dummy").bundle)
+        counts[kind] = parsed[:]
+    assert counts == {"known": [known], "unknown": [identity("ed25519", "dummy").bundle.encode()]}
+
+
+@pytest.mark.parametrize(("dialled", "held"), [(SERVER.upper(), SERVER), (SERVER, SERVER.upper())])
+def test_another_spelling_of_the_servers_name_is_the_same_name(dialled: str, held: str) -> None:
+    pair = LoginPair(server_name=dialled, offer=replace(offer_of(*leaf("p256")), names=(held,)))
+    pair.run()
 
 
 def test_the_dummy_bundles_own_key_does_not_log_in_an_unknown_user() -> None:

@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 import pytest
-from messageapp_keys.codec import Malformed, tlvs, u8, u16, u32, vec8, vec16, vec24
 
 from messageapp.wire.messages import HIDE_USER, M1, M2, M3, MAGIC, TLV_DEVICE, Alert, M2Core, M3Proof
+from messageapp_keys.codec import Malformed, tlvs, u8, u16, u32, vec8, vec16, vec24
 
 RANDOM = bytes(range(32))
 GOOD = M1(RANDOM, (2,), (2, 3), (0x0804,), "chat.example.org", "alice")

@@ -6,12 +6,12 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
-from support.pair import expand, record_pair
 
 from messageapp.errors import LocalProtocolError, RemoteProtocolError
 from messageapp.wire import records
 from messageapp.wire.frames import FRAME_LIMITS, FrameType, encode_frame
 from messageapp.wire.records import MAX_ARGUMENT, Kind, Record, RecordOpener, RecordSealer, padded_length
+from support.pair import expand, record_pair
 
 HELLO = Record(Kind.REQUEST, 7, b"list", b"x")
 

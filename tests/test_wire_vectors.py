@@ -10,19 +10,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import messageapp_keys
 import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from messageapp_cli.vectors import vectors
-from messageapp_keys import labels
-from messageapp_keys.kem import SUITES
 
+import messageapp_keys
 from messageapp.errors import UnusableSetup
 from messageapp.wire.vector_cases import DERIVED
 from messageapp.wire.vector_making import make
 from messageapp.wire.vectors import check
+from messageapp_cli.vectors import vectors
+from messageapp_keys import labels
+from messageapp_keys.kem import SUITES
 
 OURS = Path(messageapp_keys.__file__).parents[1] / "vectors" / "login.json"
 INDEPENDENT = Path(__file__).parent / "data" / "login-vector-classic.json"

@@ -16,6 +16,7 @@ __all__ = ["demo"]
 _PEER: Final = "bob"
 _YOU: Final = "alice"
 _POOL: Final = 4
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGHUP)
 
 
 @click.command()
@@ -31,7 +32,7 @@ def demo(plain: bool) -> int:
     from .hardening import forbid_core_dumps
 
     forbid_core_dumps()
-    for number in (signal.SIGTERM, signal.SIGHUP):  # until the prompt takes them: leave no keys behind
+    for number in _SIGNALS:  # until trio takes them: leave no folder behind
         signal.signal(number, lambda caught, frame: sys.exit(128 + caught))
     plain = plain or not has_terminal()
     with tempfile.TemporaryDirectory(prefix="messageapp-demo-") as folder:
@@ -39,6 +40,29 @@ def demo(plain: bool) -> int:
 
 
 async def _demo(folder: Path, plain: bool) -> int:
+    """Until the user leaves, or a signal comes that the prompt does not take yet.
+
+    A signal cancels, which waits for the thread that makes keys: an exit raised by the handler would crash trio, and
+    the thread would write into a folder that is gone.
+    """
+    import trio
+
+    code = 0
+    with trio.open_signal_receiver(*_SIGNALS) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def stop_on_signal() -> None:
+                nonlocal code
+                code = 128 + await anext(aiter(signals))
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(stop_on_signal)
+            code = await _serve_and_converse(folder, plain)
+            nursery.cancel_scope.cancel()
+    return code
+
+
+async def _serve_and_converse(folder: Path, plain: bool) -> int:
     from datetime import UTC, datetime
 
     import trio

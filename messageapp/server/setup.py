@@ -37,7 +37,7 @@ _LOCAL: Final = ("localhost", "127.0.0.1", "::1")
 def server_names(given: Sequence[str]) -> list[str]:
     """Names of the certificate: the given ones, this machine's, the local ones. The first is the canonical name."""
     machine = socket.gethostname().lower()
-    found = [*(name.lower() for name in given), *([machine] if _is_dns_name(machine) else []), *_LOCAL]
+    found = [*given, *([machine] if _is_dns_name(machine) else []), *_LOCAL]
     return list(dict.fromkeys(found))
 
 
@@ -80,6 +80,7 @@ def prepare_server(home: Home, names: Sequence[str], now: datetime) -> tuple[Ser
     for name in names:
         if not _is_dns_name(name) and not _is_address(name):
             raise UnusableSetup(f"{name} is neither a DNS name nor an IP address")
+    names = [name.lower() for name in names]
     if not home.ca_certificate.exists():
         # A start that was interrupted may have left the key alone.
         ca_key, ca = make_ca(now, key=_key(home.ca_key) if home.ca_key.exists() else None)

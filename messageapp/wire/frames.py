@@ -35,6 +35,7 @@ FRAME_LIMITS: Final = {
 }
 """Largest length field of each type (protocol §2; that of M2 for chains of ML-DSA-65 certificates)."""
 
+_TYPES: Final[dict[int, tuple[FrameType, int]]] = {int(kind): (kind, limit) for kind, limit in FRAME_LIMITS.items()}
 _HEADER: Final = 4
 ALERT_FORMAT: Final = 1
 ALERT_SIZE: Final = 4
@@ -81,21 +82,22 @@ class FrameBuffer:
         Raises `RemoteProtocolError` with alert 4 for a length over every expected limit and alert 1 for a type out of
         turn.
         """
-        if self.pending < _HEADER:
+        buffer, start = self._buffer, self._start
+        body = start + _HEADER + 1
+        if len(buffer) < body - 1:
             return None
-        start = self._start
-        length = int.from_bytes(self._buffer[start : start + _HEADER], "big")
-        if not 1 <= length <= max(FRAME_LIMITS[kind] for kind in expected):
+        length = int.from_bytes(buffer[start : body - 1], "big")
+        if not 1 <= length <= max([_TYPES[kind][1] for kind in expected]):
             raise RemoteProtocolError("a frame is longer than allowed" if length else "a frame has no type", ALERT_SIZE)
-        if self.pending < _HEADER + 1:
+        if len(buffer) < body:
             return None
-        kind = self._buffer[start + _HEADER]
-        if kind not in expected:
+        if buffer[body - 1] not in expected:
             raise RemoteProtocolError("a frame is of a type that is not in turn", ALERT_FORMAT)
-        if length > FRAME_LIMITS[FrameType(kind)]:
+        kind, limit = _TYPES[buffer[body - 1]]
+        if length > limit:
             raise RemoteProtocolError("a frame is longer than allowed", ALERT_SIZE)
-        end = start + _HEADER + length
-        if end > len(self._buffer):
+        end = body - 1 + length
+        if end > len(buffer):
             return None
         self._start = end
-        return Frame(FrameType(kind), bytes(memoryview(self._buffer)[start + _HEADER + 1 : end]))
+        return Frame(kind, bytes(buffer[body:end]))

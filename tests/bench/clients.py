@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import trio
-from messageapp_keys.kem import HYBRID, SWIFT, Suite, generate_rsa
 
 from messageapp.client import events as ev
 from messageapp.client.client import Client, open_client
 from messageapp.client.login import Account, dial
 from messageapp.client.trust import Trust
 from messageapp.store.database import open_database
+from messageapp_keys.kem import HYBRID, SWIFT, Suite, generate_rsa
 
 from .proc import cpu_of
 from .rows import Rows

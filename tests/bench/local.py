@@ -7,15 +7,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from messageapp.e2ee.exchange import Caller, Parties, Receiver
+from messageapp.e2ee.session import ChatSession
+from messageapp.wire.records import Kind, Record, RecordOpener, RecordSealer
 from messageapp_keys.identity import PrivateIdentity
 from messageapp_keys.kem import HYBRID, SWIFT, Suite, TemporaryKey, generate_rsa
 from messageapp_keys.keystore import SealedIdentity, seal_identity
 from messageapp_keys.ratchetkeys import RatchetKeys
 from messageapp_keys.types import TrafficSecret
-
-from messageapp.e2ee.exchange import Caller, Parties, Receiver
-from messageapp.e2ee.session import ChatSession
-from messageapp.wire.records import Kind, Record, RecordOpener, RecordSealer
 
 from .rows import Rows, run_job
 

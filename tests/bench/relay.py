@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from messageapp_keys.kem import SWIFT
-
 from messageapp.wire.commands import Raw, make
 from messageapp.wire.records import Kind
+from messageapp_keys.kem import SWIFT
 
 from .proc import cpu_of
 from .rows import Rows

@@ -12,14 +12,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from messageapp_keys.kem import Suite
-
 from messageapp.wire.commands import Argument, Call, make, parse_untrusted
 from messageapp.wire.connection import Connection
 from messageapp.wire.frames import FrameType
 from messageapp.wire.login import ClientLogin
 from messageapp.wire.records import Kind, Record
 from messageapp.wire.states import Role
+from messageapp_keys.kem import Suite
 
 from .world import Identities, authority
 

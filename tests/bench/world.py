@@ -16,12 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
-from messageapp_keys.certificate import Certificate, load_certificate_untrusted
-from messageapp_keys.identity import PrivateIdentity
-
 from messageapp.store.database import open_database
 from messageapp.store.home import Home, write_file
 from messageapp.store.users import add_user
+from messageapp_keys.certificate import Certificate, load_certificate_untrusted
+from messageapp_keys.identity import PrivateIdentity
 
 from .proc import cpu_of
 

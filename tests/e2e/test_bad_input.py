@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 import trio
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 
 from messageapp.server.serve import Server, open_listeners
 from messageapp.server.setup import make_offer
@@ -51,6 +53,32 @@ def test_another_authority(site: Site, tmp_path: Path) -> None:
     assert done.returncode == 3
     assert done.stdout == ""
     assert "certificate" in done.stderr
+
+
+@pytest.mark.parametrize("form", ["PEM", "DER"])
+def test_a_certificate_that_was_revoked(site: Site, tmp_path: Path, form: str) -> None:
+    now = datetime.now(UTC)
+    ca = x509.load_pem_x509_certificate(site.home.ca_certificate.read_bytes())
+    key = load_private_key_pem(site.home.ca_key.read_bytes())
+    leaf = x509.load_pem_x509_certificate(site.home.server_certificate.read_bytes())
+    file = tmp_path / "list.crl"
+
+    def revoke(*serials: int) -> None:
+        builder = x509.CertificateRevocationListBuilder(ca.subject, now - timedelta(days=1), now + timedelta(days=1))
+        for serial in serials:
+            entry = x509.RevokedCertificateBuilder(serial, now - timedelta(days=1)).build()
+            builder = builder.add_revoked_certificate(entry)
+        encoding = getattr(serialization.Encoding, form)
+        file.write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(encoding))
+
+    revoke(leaf.serial_number + 1)
+    done = site.connect("bob", "--crl", str(file), stdin="exit\n")
+    assert done.returncode == 0, done.stderr
+    assert "User Login Complete!" in done.stdout
+    revoke(leaf.serial_number)
+    done = site.connect("bob", "--crl", str(file), stdin="exit\n")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "the certificate was revoked on " in done.stderr
 
 
 @pytest.mark.parametrize(

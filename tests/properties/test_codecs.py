@@ -9,9 +9,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from messageapp_keys.codec import Malformed, Reader, tlvs
-from messageapp_keys.identity import IdentityBundle
-from support.keys import USER_KINDS, identity
 
 from messageapp.e2ee.envelope import Envelope
 from messageapp.e2ee.exchange import _C1, _C2, ExchangeFailed
@@ -22,6 +19,9 @@ from messageapp.wire.login import Welcome
 from messageapp.wire.messages import HIDE_USER, M1, M2, M3, TLV_DEVICE, Alert, M2Core, M3Proof
 from messageapp.wire.records import Kind, Record, pad, unpad_untrusted
 from messageapp.wire.states import Role
+from messageapp_keys.codec import Malformed, Reader, tlvs
+from messageapp_keys.identity import IdentityBundle
+from support.keys import USER_KINDS, identity
 
 ALNUM = string.ascii_letters + string.digits
 

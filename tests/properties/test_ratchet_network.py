@@ -13,9 +13,9 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from support.pair import ratchets
 
 from messageapp.e2ee.ratchet import MAX_SKIPPED_CHAIN, Ratchet, Undecryptable
+from support.pair import ratchets
 
 HEADER = 2349
 

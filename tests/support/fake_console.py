@@ -12,12 +12,12 @@ from typing import Any
 
 import trio
 import trio.testing
-from messageapp_cli.console import BadInput, EndOfInput, Input, Interrupt, Line
-from messageapp_cli.repl import Repl
 
 from messageapp.client.client import Client
 from messageapp.client.trust import changed_digits
 from messageapp.errors import MessageAppError
+from messageapp_cli.console import BadInput, EndOfInput, Input, Interrupt, Line
+from messageapp_cli.repl import Repl
 
 from .world import Stream, World, identity, open_world, some_limits
 

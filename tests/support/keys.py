@@ -9,6 +9,7 @@ from functools import cache
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
+
 from messageapp_keys.authority import make_ca, make_server_certificate
 from messageapp_keys.identity import PrivateIdentity
 from messageapp_keys.kem import Suite, TemporaryKey

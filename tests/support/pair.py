@@ -15,14 +15,6 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from messageapp_keys import labels
-from messageapp_keys.certificate_reading import certificate_der, leaf_names, spki_hash
-from messageapp_keys.codec import vec8, vec16
-from messageapp_keys.identity import IdentityBundle, PrivateIdentity, Signatures, write_signatures
-from messageapp_keys.kem import HYBRID, SUITES, SWIFT, Suite, encapsulate_untrusted
-from messageapp_keys.ratchetkeys import RatchetKeys
-from messageapp_keys.signing import PrivateKey, algorithm_of, sign
-from messageapp_keys.types import RootKey, TrafficSecret
 
 from messageapp.e2ee.exchange import Caller, ChatSecrets, Parties, Receiver
 from messageapp.e2ee.ratchet import Binding, Ratchet
@@ -33,6 +25,14 @@ from messageapp.wire.login import AcceptedLogin, ClientLogin, LoggedIn, ServerLo
 from messageapp.wire.messages import M1, M2, M2Core
 from messageapp.wire.records import RecordOpener, RecordSealer
 from messageapp.wire.states import Role, State
+from messageapp_keys import labels
+from messageapp_keys.certificate_reading import certificate_der, leaf_names, spki_hash
+from messageapp_keys.codec import vec8, vec16
+from messageapp_keys.identity import IdentityBundle, PrivateIdentity, Signatures, write_signatures
+from messageapp_keys.kem import HYBRID, SUITES, SWIFT, Suite, encapsulate_untrusted
+from messageapp_keys.ratchetkeys import RatchetKeys
+from messageapp_keys.signing import PrivateKey, algorithm_of, sign
+from messageapp_keys.types import RootKey, TrafficSecret
 
 from .keys import NOW, SERVER, authority, identity, leaf, temporary
 

@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
-from messageapp_keys.authority import make_ca, make_server_certificate, private_key_pem
-from messageapp_keys.certificate_reading import certificate_pem
-from messageapp_keys.identity import PrivateIdentity
-from messageapp_keys.keystore import Argon2Cost, seal_identity
 
 from messageapp.store.database import open_database
 from messageapp.store.home import Home, write_file
 from messageapp.store.users import add_user, remove_user
+from messageapp_keys.authority import make_ca, make_server_certificate, private_key_pem
+from messageapp_keys.certificate_reading import certificate_pem
+from messageapp_keys.identity import PrivateIdentity
+from messageapp_keys.keystore import Argon2Cost, seal_identity
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 60.0  # for any one step; a loaded machine is slow, a hanging test is no test

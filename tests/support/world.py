@@ -16,12 +16,6 @@ from typing import Any
 import trio
 import trio.testing
 from cryptography.hazmat.primitives.asymmetric import ec
-from messageapp_keys.authority import make_ca, make_server_certificate
-from messageapp_keys.certificate import Certificate
-from messageapp_keys.certificate_reading import certificate_der, leaf_names, spki_hash
-from messageapp_keys.identity import IdentityBundle, PrivateIdentity
-from messageapp_keys.kem import SWIFT, Suite, TemporaryKey, generate_rsa
-from messageapp_keys.signing import algorithm_of
 
 from messageapp.client.client import Client, open_client
 from messageapp.client.events import Event
@@ -36,6 +30,12 @@ from messageapp.wire.frames import FrameType
 from messageapp.wire.login import ClientLogin, LoggedIn, ServerLogin, ServerOffer, Welcome, m4_frame
 from messageapp.wire.records import Kind, Record
 from messageapp.wire.states import Role
+from messageapp_keys.authority import make_ca, make_server_certificate
+from messageapp_keys.certificate import Certificate
+from messageapp_keys.certificate_reading import certificate_der, leaf_names, spki_hash
+from messageapp_keys.identity import IdentityBundle, PrivateIdentity
+from messageapp_keys.kem import SWIFT, Suite, TemporaryKey, generate_rsa
+from messageapp_keys.signing import algorithm_of
 
 SERVER_NAME = "chat.example"
 Stream = trio.StapledStream[Any, Any]
