@@ -32,6 +32,12 @@ OTHER = "9" * 60
         (ev.IncomingCall("alice"), ["REQUEST TO CHAT FROM: <alice> ACCEPT?"]),
         (ev.CallRefused("bob"), ["bob refused the chat"]),
         (ev.CallCanceled("alice"), ["alice canceled the call"]),
+        (ev.CallRefused("bob", unanswered=True), ["bob refused the chat: no answer"]),
+        (ev.CallCanceled("alice", unanswered=True), ["alice canceled the call: you did not answer"]),
+        (
+            ev.ChatOver("bob", by_us=False, disconnected=False, secure=False),
+            ["bob left the chat", "It was not secure yet. If bob is told that your key changed: verify bob"],
+        ),
         (ev.Keying("bob"), []),
         (ev.ChatSecure("bob", "hybrid", False, True, NUMBER), ["CHAT IS SECURE! with bob"]),
         (ev.TextReceived("bob", "hello", 0, False), ["<bob> hello"]),

@@ -211,10 +211,11 @@ async def test_the_greeting_shows_the_certificate_and_no_key() -> None:
             lines = stage.players["alice"].console.lines
             assert lines[0].startswith("server certificate: subject CN=chat.example, issuer CN=")
             assert lines[1].startswith("  valid 20")
-            assert re.fullmatch(r"  fingerprint ([0-9a-f]{2}:){31}[0-9a-f]{2}", lines[2])
-            assert re.fullmatch(r"temporary key: hybrid, fingerprint [0-9a-f]{32}", lines[3])
-            assert re.fullmatch(r"session: [0-9a-f]{32}", lines[4])
-            assert lines[5:] == ["User Login Complete!"]
+            assert re.fullmatch(r"  fingerprint of the certificate ([0-9a-f]{2}:){31}[0-9a-f]{2}", lines[2])
+            assert re.fullmatch(r"  fingerprint of its authority ([0-9a-f]{2}:){31}[0-9a-f]{2}", lines[3])
+            assert re.fullmatch(r"temporary key: hybrid, fingerprint [0-9a-f]{32}", lines[4])
+            assert re.fullmatch(r"session: [0-9a-f]{32}", lines[5])
+            assert lines[6:] == ["User Login Complete!"]
 
 
 async def test_a_server_that_stops_says_so() -> None:

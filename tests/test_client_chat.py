@@ -74,8 +74,8 @@ async def test_a_call_rings_for_a_minute_then_both_are_told(autojump_clock: trio
             await alice.chat("bob")
             assert await expect(bob, "IncomingCall") == IncomingCall("alice")
             assert (alice.peer, bob.peer, bob.caller) == ("bob", "alice", "alice")
-            assert await expect(alice, "CallRefused") == CallRefused("bob")
-            assert await expect(bob, "CallCanceled") == CallCanceled("alice")
+            assert await expect(alice, "CallRefused") == CallRefused("bob", unanswered=True)
+            assert await expect(bob, "CallCanceled") == CallCanceled("alice", unanswered=True)
             assert 60 <= trio.current_time() - started <= 61.1
             assert alice.state is bob.state is State.ONLINE
             await start_chat(bob, alice)
@@ -120,7 +120,7 @@ async def test_one_call_at_a_time(autojump_clock: trio.testing.MockClock) -> Non
     with trio.fail_after(60):
         async with open_world() as world, people(world, "alice", "bob", "carol") as (alice, bob, carol):
             await alice.chat("bob")
-            with pytest.raises(RequestRefused, match="already with bob"):
+            with pytest.raises(RequestRefused, match="already calling bob"):
                 await alice.chat("carol")
             with pytest.raises(RequestRefused):
                 await bob.chat("carol")
@@ -225,7 +225,7 @@ async def test_a_user_who_vanishes_from_a_chat(
                     await alice.say("held")
             if not secure:
                 assert (await expect(alice, "NotDelivered")).text == "held"
-            assert await expect(alice, "ChatOver") == ChatOver("bob", by_us=False, disconnected=True)
+            assert await expect(alice, "ChatOver") == ChatOver("bob", by_us=False, disconnected=True, secure=secure)
             assert alice.state is State.ONLINE
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from messageapp_keys.names import is_username
 
-__all__ = ["ROWS", "Command", "Parsed", "help_lines", "nearest", "parse"]
+__all__ = ["ROWS", "Command", "Parsed", "help_lines", "nearest", "parse", "usage_of"]
 
 REPORT_LENGTH: Final = 4
 
@@ -85,6 +85,13 @@ def _fits(row: Command, words: tuple[str, ...]) -> bool:
     if row.name == "trust":
         return len(words) > 1 and "".join(words[1:]).isdigit()
     return True
+
+
+def usage_of(line: str) -> str | None:
+    """How the command that `line` begins with is used; None where it begins with none."""
+    words = line.split()
+    row = _BY_NAME.get(words[0].lower()) if words else None
+    return None if row is None else row.usage
 
 
 def nearest(line: str) -> str | None:

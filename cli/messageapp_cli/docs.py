@@ -231,7 +231,8 @@ def cli_reference() -> str:
 _INTRODUCTION: Final = """\
 This file is made from the program by `python -m messageapp_cli.docs`; a test holds it current.
 
-Results go to stdout. Everything else goes to stderr, each line beginning with `messageapp: `.
+Results go to stdout. Everything else goes to stderr: messages begin with `messageapp: `, errors of usage with
+`Usage:` and `Error:`; with `--plain` the prompts go there, too.
 
 State lies in one **home** folder: `--home DIR`, else `$MESSAGEAPP_HOME`, else the platform's folder for user data.
 Folders have the mode 0700, files 0600. One home may hold a server and several users.

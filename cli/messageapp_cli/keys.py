@@ -52,19 +52,28 @@ def keygen(name: str, imported: str | None, passphrase_file: str | None, home: A
 
 def _import(name: str, path: Path, passphrase_file: str | None) -> tuple[Any, str]:
     """An old key and the passphrase that seals it from now on: the old one, or a new one where it had none."""
-    from messageapp.errors import LoginRefused, UnusableSetup
+    from messageapp.errors import UnusableSetup
     from messageapp.store.home import read_public
-    from messageapp_keys.pem import PemRefused, import_private_pem, needs_passphrase
+    from messageapp_keys.pem import PemRefused, needs_passphrase
 
     pem = read_public(path)
     try:
         locked = needs_passphrase(pem)
     except PemRefused as error:
         raise UnusableSetup(f"{path}: {error}") from None
+    if not locked:
+        _read_key(path, pem, None)  # before anything is asked
     question = f"passphrase of {path}" if locked else f"new passphrase for {name}"
     passphrase = ask_passphrase(passphrase_file, question, twice=not locked)
+    return _read_key(path, pem, passphrase if locked else None), passphrase
+
+
+def _read_key(path: Path, pem: bytes, passphrase: str | None) -> Any:
+    from messageapp.errors import LoginRefused, UnusableSetup
+    from messageapp_keys.pem import PemRefused, import_private_pem
+
     try:
-        return import_private_pem(pem, passphrase.encode() if locked else None), passphrase
+        return import_private_pem(pem, None if passphrase is None else passphrase.encode())
     except PemRefused as error:
         if "passphrase" in str(error):
             raise LoginRefused(f"{path}: {error}") from None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from messageapp.client.client import State
 from messageapp.wire.commands import UserState
 
-from .commands import ROWS, Command, nearest, parse
+from .commands import ROWS, Command, nearest, parse, usage_of
 from .console import Completion
 from .render import one_line
 
@@ -68,6 +68,8 @@ def step(screen: Screen, line: str) -> Action:
     parsed = parse(text.removeprefix("/"))
     if parsed is not None and parsed.command.name == "exit" and text.startswith("/") and screen.chat_just_ended:
         return Complain("the chat was over already; exit logs off")
+    if parsed is None and screen.chat_just_ended:
+        return Complain(f"the chat is over; not sent: {one_line(text, 60)}")
     return _unknown(text) if parsed is None else Run(parsed.command, parsed.words)
 
 
@@ -75,9 +77,9 @@ def _step_in_chat(line: str) -> Action:
     if not line.strip():
         return None
     if not line.startswith("/"):
-        return Say(line)
+        return Say(line.rstrip("\n"))
     if line.startswith("//"):
-        return Say(line[1:])
+        return Say(line[1:].rstrip("\n"))
     parsed = parse(line[1:])
     if parsed is None:
         return _unknown(line)
@@ -87,6 +89,9 @@ def _step_in_chat(line: str) -> Action:
 
 
 def _unknown(text: str) -> Complain:
+    usage = usage_of(text.removeprefix("/"))
+    if usage is not None:
+        return Complain(f"usage: {usage}")
     guess = nearest(text.removeprefix("/"))
     hint = f"did you mean `{guess}`?" if guess else "`help` lists the commands"
     return Complain(f"unknown command “{one_line(text, 40)}”; {hint}")
@@ -117,7 +122,7 @@ def complete(screen: Screen, text: str) -> list[Completion]:
         return []
     if " " not in rest:
         found = [Completion(name, -len(rest)) for name in _users(screen, row, rest)]
-        if row.name == "verify" and "confirm".startswith(rest):
+        if row.name == "verify" and screen.in_chat and "confirm".startswith(rest):
             found.append(Completion("confirm", -len(rest), "you have compared the number"))
         return found
     if row.name == "verify":

@@ -85,6 +85,7 @@ def _changed(event: ev.KeyChanged) -> list[str]:
         "The chat is blocked.",
         *(f"old {line}" if line.startswith("safety") else line for line in number_lines(peer, event.old_number)),
         *(f"new {line}" if line.startswith("safety") else line for line in number_lines(peer, event.new_number)),
+        *([f"You had verified the old key of {peer}."] if event.was_verified else []),
         f"The row that differs stands for the key of {peer}. Compare all digits with {peer} by another way.",
         f"If they are right: trust {peer} <the first 10 digits of the new number>",
     ]
@@ -103,8 +104,6 @@ def _secure(event: ev.ChatSecure) -> list[str]:
 
 _SIMPLE: Final[Mapping[type[object], str]] = {
     ev.IncomingCall: "REQUEST TO CHAT FROM: <{peer}> ACCEPT?",
-    ev.CallCanceled: "{peer} canceled the call",
-    ev.CallRefused: "{peer} refused the chat",
     ev.UndecryptableText: "error: a message from {peer} could not be decrypted; nothing of it is shown",
 }
 
@@ -121,10 +120,17 @@ def render(event: ev.Event) -> list[str]:
             return _secure(event)
         case ev.KeyChanged():
             return _changed(event)
-        case ev.ChatOver(peer, by_us, disconnected):
+        case ev.ChatOver(peer, by_us, disconnected, secure):
             if by_us:
                 return [f"You left the chat with {peer}"]
-            return [f"{peer} disconnected" if disconnected else f"{peer} left the chat"]
+            lines = [f"{peer} disconnected" if disconnected else f"{peer} left the chat"]
+            if not secure and not disconnected:
+                lines.append(f"It was not secure yet. If {peer} is told that your key changed: verify {peer}")
+            return lines
+        case ev.CallRefused(peer, unanswered):
+            return [f"{peer} refused the chat" + (": no answer" if unanswered else "")]
+        case ev.CallCanceled(peer, unanswered):
+            return [f"{peer} canceled the call" + (": you did not answer" if unanswered else "")]
         case ev.Missing(peer, count):
             return [f"error: {count} message{'s' if count > 1 else ''} from {peer} did not arrive"]
         case ev.NotDelivered(peer, text, reason):

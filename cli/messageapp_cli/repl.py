@@ -246,12 +246,21 @@ class Repl:
             return
         pin = trust.pin(peer, server)
         if pin is None:
-            raise TrustRefused(f"no key of {peer} is known yet; chat first")
+            self._write(*self._unpinned_number(peer))
+            return
         lines = number_lines(peer, trust.number(peer, server, pin.bundle))
         lines.append(f"{peer} is {'verified' if pin.verified else 'not verified'}")
         if pin.offered is not None:
             lines += ["KEY CHANGED; with the new key the", *number_lines(peer, trust.number(peer, server, pin.offered))]
         self._write(*lines)
+
+    def _unpinned_number(self, peer: str) -> list[str]:
+        """The number of a key that the server has given, before a chat was secure."""
+        bundle = self._client.key_seen(peer)
+        if bundle is None:
+            raise TrustRefused(f"no key of {peer} is known yet; chat first")
+        number = self._client.account.trust.number(peer, self._client.server_name, bundle)
+        return [*number_lines(peer, number), f"{peer} is not verified; no chat was secure yet"]
 
     async def _trust(self, words: Sequence[str]) -> None:
         peer = self._spelled(words[0])
@@ -286,7 +295,8 @@ def login_lines(client: Client) -> list[str]:
     return [
         f"server certificate: subject {one_line(summary.subject)}, issuer {one_line(summary.issuer)}",
         f"  valid {summary.not_before:%Y-%m-%d} to {summary.not_after:%Y-%m-%d}",
-        f"  fingerprint {summary.fingerprint_sha256}",
+        f"  fingerprint of the certificate {summary.fingerprint_sha256}",
+        f"  fingerprint of its authority {describe(client.account.authority).fingerprint_sha256}",
         f"temporary key: {info.suite.name}, fingerprint {info.temp_fingerprint.hex()[:32]}",
         f"session: {info.session_id.hex()}",
         one_line(info.welcome.text),

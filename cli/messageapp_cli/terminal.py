@@ -333,6 +333,7 @@ class _Terminal:
         self._session.app.invalidate()
 
     def _stop(self) -> None:  # (ui)
+        self._session.app.erase_when_done = True  # no prompt is left behind the last line
         self._exit(_Stop())
 
     def _exit(self, reason: Exception) -> None:  # (ui)

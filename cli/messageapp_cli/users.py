@@ -100,5 +100,5 @@ def show(home: Any) -> None:
     from messageapp_keys.certificate import certificate_pem, describe
 
     certificate = load_authority(home)
-    click.echo(f"messageapp: fingerprint {describe(certificate).fingerprint_sha256}", err=True)
+    click.echo(f"messageapp: fingerprint of the authority {describe(certificate).fingerprint_sha256}", err=True)
     click.echo(certificate_pem(certificate), nl=False)

@@ -61,6 +61,7 @@ __all__ = ["Client", "State", "open_client"]
 EVENTS: Final = 1024  # events waiting for the user interface; then the reader waits
 HELD_TEXTS: Final = 100  # typed while the keys are made
 REMEMBERED_SENDS: Final = 512  # more than a server's queue: to name the text that it refused
+UNANSWERED_SECONDS: Final = 55.0  # a call rings for 60
 KEYING_SECONDS: Final = 30.0
 EXIT_SECONDS: Final = 5.0
 REFRESH_SECONDS: Final = 10.0  # who is online, for completion
@@ -131,6 +132,8 @@ class Client:
         self._key: PeerKey | None = None
         self._conversation: Conversation | None = None
         self._held: list[str] = []
+        self._call_since = 0.0
+        self._keys_seen: dict[str, IdentityBundle] = {}  # as the server gave them, pinned or not
         self._keying_since = 0.0
         self._keying_changed = trio.Event()
         self._refresh_wanted = trio.Event()
@@ -169,6 +172,10 @@ class Client:
     def server_name(self) -> str:
         """Canonical: the one in pins and safety numbers."""
         return self.info.welcome.server_name
+
+    def key_seen(self, peer: str) -> IdentityBundle | None:
+        """The key that the server last gave for `peer`, in this session; nothing says yet that it is right."""
+        return self._keys_seen.get(peer)
 
     @property
     def chat_suite(self) -> str | None:
@@ -252,8 +259,10 @@ class Client:
         if self.ended is not None:
             raise self.ended
         if self.state not in (State.ONLINE, State.RINGING):
-            raise RequestRefused(ErrorCode.NOT_NOW, f"already with {self.peer}")
+            doing = "calling" if self.state is State.CALLING else "in a chat with"
+            raise RequestRefused(ErrorCode.NOT_NOW, f"already {doing} {self.peer}")
         call = self._outgoing = Call(user, self._random(16))
+        self._call_since = trio.current_time()
 
         def apply(reply: Any) -> Any:
             if isinstance(reply, MessageAppError) and self._outgoing is call:
@@ -386,17 +395,18 @@ class Client:
         match verb:
             case b"reqt":
                 self._ring = expect(argument, Call)
+                self._call_since = trio.current_time()
                 await self._tell(ev.IncomingCall(self._ring.user))
             case b"cach":
                 ring = self._ring
                 if ring is not None and ring.invite == expect(argument, Invite).invite:
                     self._ring = None
-                    await self._tell(ev.CallCanceled(ring.user))
+                    await self._tell(ev.CallCanceled(ring.user, self._unanswered()))
             case b"refu":
                 call = self._outgoing
                 if call is not None and call.invite == expect(argument, Call).invite:
                     self._outgoing = None
-                    await self._tell(ev.CallRefused(call.user))
+                    await self._tell(ev.CallRefused(call.user, self._unanswered()))
             case b"pubk":
                 await self._begin(expect(argument, PeerKey))
             case b"frwd":
@@ -407,7 +417,15 @@ class Client:
                     disconnected = expect(argument, Left).disconnected
                     await self._give_back_held(conversation.peer, "the chat ended before it was secure")
                     self._drop(conversation)
-                    await self._tell(ev.ChatOver(conversation.peer, by_us=False, disconnected=disconnected))
+                    await self._tell(
+                        ev.ChatOver(
+                            conversation.peer, by_us=False, disconnected=disconnected, secure=conversation.secure
+                        )
+                    )
+
+    def _unanswered(self) -> bool:
+        """The server says of a call that nobody answered what it says of a refused or canceled one; the clock knows."""
+        return trio.current_time() - self._call_since >= UNANSWERED_SECONDS
 
     # conversation -----------------------------------------------------------------------------------------------------
 
@@ -428,6 +446,7 @@ class Client:
             bundle = IdentityBundle.parse_untrusted(key.bundle)
         except Malformed:
             raise RemoteProtocolError("a peer's key has not the form of one") from None
+        self._keys_seen[key.user] = bundle
         caller, receiver = (account.user, key.user) if key.caller else (key.user, account.user)
         own = account.identity.bundle
         parties = Parties(
@@ -449,11 +468,13 @@ class Client:
         )
         self._keying_since = trio.current_time()
         self._changed_keying()
+        before = trust.pin(key.user, server)
+        verified = before is not None and before.verified
         if not trust.judge(key.user, server, bundle):
             pin = trust.pin(key.user, server)
             assert pin is not None  # noqa: S101 - only a pinned key can differ
-            old = trust.number(key.user, server, pin.bundle)
-            await self._part(conversation, ev.KeyChanged(key.user, old, trust.number(key.user, server, bundle)))
+            old, new = (trust.number(key.user, server, each) for each in (pin.bundle, bundle))
+            await self._part(conversation, ev.KeyChanged(key.user, old, new, verified))
             return
         await self._tell(ev.Keying(key.user))
         await self._perform(conversation, Step(send=conversation.start()))
@@ -480,6 +501,10 @@ class Client:
         return conversation.offer(TemporaryKey.generate(suite, rsa_key))
 
     async def _perform(self, conversation: Conversation, step: Step) -> None:
+        if step.secure and not self.account.trust.judge(conversation.peer, self.server_name, conversation.bundle):
+            # Pinned by another client of this account meanwhile; nothing more goes to this key.
+            await self._fail_chat("another key was remembered meanwhile")
+            return
         for content in step.send:
             await self._forward(conversation.peer, content, "")
         if step.secure:
@@ -498,9 +523,6 @@ class Client:
     async def _secured(self, conversation: Conversation) -> None:
         """The peer has proved to hold the key: pin it if it is the first, show it, send what was held."""
         trust, peer, server = self.account.trust, conversation.peer, self.server_name
-        if not trust.judge(peer, server, conversation.bundle):  # pinned by another client of this account meanwhile
-            await self._fail_chat("another key was remembered meanwhile")
-            return
         pin, first = trust.pin_first(peer, server, conversation.bundle)
         self._changed_keying()
         number = trust.number(peer, server, conversation.bundle) if first else ""  # 10 ms, only to be shown

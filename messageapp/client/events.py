@@ -31,14 +31,16 @@ class IncomingCall:
 
 @dataclass(frozen=True, slots=True)
 class CallCanceled:
-    """The caller took the call back, or it was answered on another device, or rang for too long."""
+    """The caller took the call back, or it was answered on another device, or rang for too long (`unanswered`)."""
 
     peer: str
+    unanswered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class CallRefused:
     peer: str
+    unanswered: bool = False  # it rang for too long
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class KeyChanged:
     peer: str
     old_number: str
     new_number: str
+    was_verified: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,7 @@ class ChatOver:
     peer: str
     by_us: bool
     disconnected: bool
+    secure: bool = True  # False: it ended while the keys were made
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from messageapp_keys import labels
 from messageapp_keys.certificate import (
     Certificate,
     CertificateRefused,
+    Refusal,
     RevocationList,
     ServerLeaf,
     folded,
@@ -260,7 +261,8 @@ class ClientLogin:
             self._accept_leaf(leaf)
             encapsulated, keying_material = encapsulate_untrusted(suite, m2.core.temp_pub, self._random)
         except CertificateRefused as error:
-            raise ServerNotAuthenticated(str(error)) from None
+            hint = "; this is another server, or its authority is a new one: ask its owner"
+            raise ServerNotAuthenticated(f"{error}{hint if error.reason is Refusal.WRONG_CA else ''}") from None
         except Malformed as error:
             raise ServerNotAuthenticated(f"the server's answer is not valid: {error}") from None
         transcript = transcript_e(m1, m2_frame, encapsulated)

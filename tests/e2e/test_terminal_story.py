@@ -174,7 +174,7 @@ def test_the_prompt_switches_while_one_types(sit_down: Callable[..., Terminal]) 
     alice.sees("bob left the chat")
     alice.prompts(HOME, "one more th")
     alice.type("ing" + ENTER)
-    alice.sees("error: unknown command “one more thing”; `help` lists the commands")
+    alice.sees("error: the chat is over; not sent: one more thing")
     assert not any("one more" in line for line in bob.lines())
 
     # Ctrl-D leaves at once, Ctrl-C asks.
