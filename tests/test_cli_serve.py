@@ -106,7 +106,7 @@ def test_the_command_line_goes_before_the_settings(
         ("host = 1", "host is of the wrong kind"),
         ('names = "chat.example"', "names is of the wrong kind"),
         ("names = [1, 2]", "names"),
-        ('names = ["not a name"]', "not a name is neither a DNS name nor an IP address"),
+        ('port = 0\nnames = ["not a name"]', "not a name is neither a DNS name nor an IP address"),
         ("classic = 1", "classic is of the wrong kind"),
         ("limits = 5", "limits is of the wrong kind"),
         ("[limits]\nsesions = 5", "there is no limit sesions; the limits are handshakes, "),
