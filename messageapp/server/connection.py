@@ -13,33 +13,54 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import Final, Protocol
 
 import trio
 
 from messageapp.errors import ConnectionCut, MessageAppError, RemoteProtocolError
+from messageapp.keypool import KeySource
+from messageapp.limits import Limits
 from messageapp.link import Link
 from messageapp.wire.commands import ByeReason, Echo, make
 from messageapp.wire.frames import FrameType
-from messageapp.wire.login import AcceptedLogin, ServerLogin, Welcome, m4_frame
+from messageapp.wire.login import AcceptedLogin, ServerLogin, ServerOffer, Welcome, m4_frame
 from messageapp.wire.messages import Alert
 from messageapp.wire.records import Kind
 from messageapp.wire.states import Role
+from messageapp_keys.identity import IdentityBundle
 from messageapp_keys.kem import CLASSIC, Suite, TemporaryKey
+from messageapp_keys.primitives import Random
 
-from .directory import DirectoryUnreadable
+from .directory import Directory, DirectoryUnreadable
+from .quota import AddressQuota
+from .router import Router
 from .session import Session
 
-if TYPE_CHECKING:
-    from .serve import Server
-
-__all__ = ["Connection", "Refused"]
+__all__ = ["Common", "Connection", "Refused"]
 
 ALERT_BUSY: Final = 2
 ALERT_SLOW: Final = 4
 _RETRY_SECONDS: Final = 5
 _LINGER_SECONDS: Final = 1.0  # closing over unread bytes would reset the connection and eat our last words
 _log = logging.getLogger("messageapp.server")
+
+
+class Common(Protocol):
+    """What all connections share; `serve.Server` is it."""
+
+    offer: ServerOffer
+    directory: Directory
+    keys: KeySource
+    limits: Limits
+    suites: tuple[Suite, ...]
+    random: Random
+    wall_ms: Callable[[], int]
+    quota: AddressQuota
+    router: Router
+    dummy_bundle: IdentityBundle
+
+    def next_id(self) -> int: ...
 
 
 class Refused(MessageAppError):
@@ -53,7 +74,7 @@ class Refused(MessageAppError):
 class Connection:
     """Serves one stream from accept to close. `run` returns when it is over; it closes the stream."""
 
-    def __init__(self, server: Server, stream: trio.abc.Stream, number: int, address: str) -> None:
+    def __init__(self, server: Common, stream: trio.abc.Stream, number: int, address: str) -> None:
         self._server = server
         self._link = Link(stream, Role.SERVER)
         self._number = number
