@@ -6,6 +6,7 @@ import signal
 import sys
 import tempfile
 import time
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Final
 
@@ -57,12 +58,14 @@ async def _demo(folder: Path, plain: bool) -> int:
                 nursery.cancel_scope.cancel()
 
             nursery.start_soon(stop_on_signal)
-            code = await _serve_and_converse(folder, plain)
+            with ExitStack() as opened:
+                code = await _serve_and_converse(folder, plain, opened)
             nursery.cancel_scope.cancel()
     return code
 
 
-async def _serve_and_converse(folder: Path, plain: bool) -> int:
+async def _serve_and_converse(folder: Path, plain: bool, opened: ExitStack) -> int:
+    """`opened` closes the databases once nobody uses them."""
     from datetime import UTC, datetime
 
     import trio
@@ -85,12 +88,13 @@ async def _serve_and_converse(folder: Path, plain: bool) -> int:
     home = Home(folder)
     click.echo("messageapp: starting a server and bob …", err=True)
     offer, _ = await trio.to_thread.run_sync(prepare_server, home, [], datetime.now(UTC))
-    users = open_database(home.directory, "server")
+    users = opened.enter_context(closing(open_database(home.directory, "server")))
     accounts = []
     for name in (_YOU, _PEER):
         identity = PrivateIdentity.generate("ed25519")  # made at once; a real identity is RSA-3072
         add_user(users, name, identity.bundle, time.time_ns() // 1_000_000)
-        trust = Trust(open_database(home.trust(name), "account"), name, identity.bundle, lambda: 0)
+        pins = opened.enter_context(closing(open_database(home.trust(name), "account")))
+        trust = Trust(pins, name, identity.bundle, lambda: 0)
         accounts.append(Account(name, identity, load_authority(home), trust, "127.0.0.1"))
     async with open_pool(_POOL) as pool, trio.open_nursery() as nursery:
         await pool.stocked(2)
