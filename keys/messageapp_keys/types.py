@@ -19,7 +19,6 @@ __all__ = [
     "RootKey",
     "Secret",
     "SessionKey",
-    "SharedSecret",
     "TrafficSecret",
 ]
 
@@ -50,10 +49,6 @@ class Secret:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(f"{type(self).__name__} does not leave this process")
-
-
-class SharedSecret(Secret):
-    """What one component of a suite yields."""
 
 
 class PseudoRandomKey(Secret):

@@ -471,9 +471,8 @@ class Client:
         before = trust.pin(key.user, server)
         verified = before is not None and before.verified
         if not trust.judge(key.user, server, bundle):
-            pin = trust.pin(key.user, server)
-            assert pin is not None  # noqa: S101 - only a pinned key can differ
-            old, new = (trust.number(key.user, server, each) for each in (pin.bundle, bundle))
+            assert before is not None  # noqa: S101 - only a pinned key can differ
+            old, new = (trust.number(key.user, server, each) for each in (before.bundle, bundle))
             await self._part(conversation, ev.KeyChanged(key.user, old, new, verified))
             return
         await self._tell(ev.Keying(key.user))

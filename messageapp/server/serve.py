@@ -65,7 +65,6 @@ class Server:
         self._connections = 0
         self._requests = 0
         self._stop = trio.Event()
-        self._accepting = trio.CancelScope()
 
     def next_id(self) -> int:
         """A number for a request of ours."""

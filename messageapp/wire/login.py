@@ -44,7 +44,7 @@ from messageapp_keys.primitives import (
     same,
     seal_once,
 )
-from messageapp_keys.signing import PrivateKey, SignatureAlgorithm, VerifyingKey, sign
+from messageapp_keys.signing import PrivateKey, SignatureAlgorithm, sign
 from messageapp_keys.types import ExporterSecret, HandshakeKey, MasterSecret, PseudoRandomKey, TrafficSecret
 
 from .frames import Frame, FrameType, encode_frame
@@ -252,7 +252,7 @@ class ClientLogin:
             if suite is None or m2.core.version != VERSION or m2.core.sigalg not in SERVER_SIGALGS:
                 raise ServerNotAuthenticated("the server answered with a version, suite or signature nobody offered")
             leaf = verify_chain_untrusted(m2.core.chain, self._authority, self._server, now, self._revoked)
-            verifier = VerifyingKey.of(leaf.public_key)
+            verifier = leaf.verifying_key
             signed = verifier.algorithm == m2.core.sigalg and verifier.verify_untrusted(
                 labels.SIG_M2, transcript_m2(m1, m2.core_bytes), m2.signature
             )

@@ -15,7 +15,6 @@ from messageapp_keys.codec import vec8
 from messageapp_keys.identity import IdentityBundle
 from messageapp_keys.kem import Suite, TemporaryKey
 from messageapp_keys.primitives import expand_label, open_once, same
-from messageapp_keys.signing import VerifyingKey
 from messageapp_keys.types import HandshakeKey, SessionKey, TrafficSecret
 from messageapp_keys.vectorkeys import MLKEM_REJECTED, load_temporary_key_untrusted, mlkem_rejected_untrusted
 
@@ -111,7 +110,7 @@ def _check_case(case: Case, root: Certificate, when: datetime, report: Report) -
 
 
 def _check_signatures(case: Case, m1: M1, m2: M2, leaf: ServerLeaf, derived: dict[str, bytes], report: Report) -> None:
-    verifier = VerifyingKey.of(leaf.public_key)
+    verifier = leaf.verifying_key
     report.expect("signature algorithm of M2", verifier.algorithm == m2.core.sigalg and m2.core.sigalg in m1.sigalgs)
     report.expect("signature of M2", verifier.verify_untrusted(labels.SIG_M2, derived["TH_M2"], m2.signature))
     with report.part("M3"):
