@@ -76,6 +76,10 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Figures, never verdicts: `nox -s bench -- --quick` for a short run."""
+    """Figures, never verdicts: `nox -s bench -- --quick` for a short run; `-- --plot FOLDER` draws the last one."""
+    if session.posargs[:1] == ["--plot"]:
+        _install(session, "plot", editable=False)
+        session.run("python", "tests/bench/plot.py", "bench-results.json", *session.posargs[1:])
+        return
     _install(session, "test")
     session.run("python", "tests/bench/run.py", *session.posargs)

@@ -1,15 +1,27 @@
-"""What the kernel says about a process: processor time by thread, resident memory. And what machine this is."""
+"""Processes of the benchmark: what the kernel says about one (processor time by thread, memory), and how one is kept.
+
+And what machine this is.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
+import resource
+import selectors
+import signal
+import sys
+import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import IO, Final
 
-__all__ = ["Cpu", "cpu_of", "machine", "resident_kib"]
+__all__ = ["Cpu", "cpu_of", "first_line", "machine", "many_files", "resident_kib", "settle", "tied_to_us"]
 
 _TICK = os.sysconf("SC_CLK_TCK")
+_PR_SET_PDEATHSIG: Final = 1
 
 
 class Cpu:
@@ -54,6 +66,49 @@ def resident_kib(pid: int) -> int:
         if line.startswith("VmRSS:"):
             return int(line.split()[1])
     raise OSError("the kernel tells no VmRSS")
+
+
+def settle(pid: int) -> None:
+    """Until the event loop of the server does next to nothing, at most 3 s."""
+    last = cpu_of(pid).loop
+    for _ in range(30):
+        time.sleep(0.1)
+        now = cpu_of(pid).loop
+        if now - last < 0.003:
+            return
+        last = now
+
+
+def many_files() -> int:
+    """Raise the limit on open files as far as it goes, for us and our children; what it is then."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return 1 << 20 if hard == resource.RLIM_INFINITY else hard
+
+
+def tied_to_us() -> Callable[[], None] | None:
+    """For `preexec_fn`: the kernel kills the child when we end in whatever way. None where there is no such thing."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl
+
+    def tie() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+    return tie
+
+
+def first_line(stream: IO[bytes], seconds: float) -> str:
+    """The next line of a pipe that nobody else reads, without its end; what came of it after `seconds`."""
+    end, data = time.monotonic() + seconds, b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(stream, selectors.EVENT_READ)
+        while b"\n" not in data and selector.select(max(0.0, end - time.monotonic())):
+            part = os.read(stream.fileno(), 1 << 16)
+            if not part:
+                break
+            data += part
+    return data.decode(errors="replace").partition("\n")[0]
 
 
 def machine() -> dict[str, str]:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
-import selectors
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 from messageapp.store.database import open_database
 from messageapp.store.home import Home, write_file
@@ -22,9 +19,9 @@ from messageapp.store.users import add_user
 from messageapp_keys.certificate import Certificate, load_certificate_untrusted
 from messageapp_keys.identity import PrivateIdentity
 
-from .proc import cpu_of
+from .proc import cpu_of, first_line, tied_to_us
 
-__all__ = ["LIMITS", "Identities", "RunningServer", "authority", "enrol", "start_server", "tied_to_us", "wait_for_pool"]
+__all__ = ["LIMITS", "Identities", "RunningServer", "authority", "enrol", "start_bare", "start_server", "wait_for_pool"]
 
 # One address plays all the users here, and pings would be counted as messages.
 LIMITS: Final = {
@@ -33,6 +30,7 @@ LIMITS: Final = {
     "handshakes_per_address": 4096,
     "handshakes": 4096,
     "handshakes_crowded": 4096,
+    "sessions": 6000,
     "commands_per_second": 1_000_000,
     "commands_burst": 1_000_000,
     "chats_per_minute": 1_000_000,
@@ -42,7 +40,6 @@ LIMITS: Final = {
 _START_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 10.0
 _USERS: Final = "bench-users.json"
-_PR_SET_PDEATHSIG: Final = 1
 
 
 def enrol(home: Path, count: int, rsa_count: int) -> None:
@@ -74,18 +71,6 @@ def authority(home: Path) -> Certificate:
     return load_certificate_untrusted(Home(home).ca_certificate.read_bytes())
 
 
-def tied_to_us() -> Callable[[], None] | None:
-    """For `preexec_fn`: the kernel kills the child when we end in whatever way. None where there is no such thing."""
-    if sys.platform != "linux":
-        return None
-    prctl = ctypes.CDLL(None).prctl
-
-    def tie() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-
-    return tie
-
-
 @dataclass(frozen=True, slots=True)
 class RunningServer:
     pid: int
@@ -94,26 +79,51 @@ class RunningServer:
 
 @contextmanager
 def start_server(
-    home: Path, limits: Mapping[str, float], *, before: Sequence[str] = (), rsa_pool: int = 1
+    home: Path,
+    limits: Mapping[str, float],
+    *,
+    before: Sequence[str] = (),
+    rsa_pool: int = 1,
+    checkout: Path | None = None,
 ) -> Iterator[RunningServer]:
     """`messageapp serve` on a free port of the loopback; `before` goes between `python` and `-m` (a profiler).
 
-    Leaving stops it with SIGTERM, and kills it where that does not help. `RuntimeError` where it does not start.
+    With `checkout` the server is that of another checkout. Leaving stops it with SIGTERM, and kills it where that does
+    not help. `RuntimeError` where it does not start.
     """
     chosen = {**LIMITS, "rsa_pool": rsa_pool, **limits}
     options = ["--host=127.0.0.1", f"--home={home}", *(f"--limit={name}={value}" for name, value in chosen.items())]
-    log = home / "server.log"
+    environment = dict(os.environ)
+    if checkout is not None:
+        environment["PYTHONPATH"] = os.pathsep.join(str(checkout / folder) for folder in (".", "cli", "keys"))
+    with _started(
+        [*before, "-m", "messageapp_cli.main", "serve", "0", *options], home / "server.log", environment
+    ) as server:
+        yield server
+
+
+@contextmanager
+def start_bare(form: str, folder: Path) -> Iterator[RunningServer]:
+    """The relay of `bare.py` as a process of its own."""
+    with _started(["-m", "bench.bare", form], folder / "bare.log", dict(os.environ)) as server:
+        yield server
+
+
+@contextmanager
+def _started(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> Iterator[RunningServer]:
+    """A Python process that says `listening on HOST:PORT`."""
     with log.open("ab") as errors:
         process = subprocess.Popen(
-            [sys.executable, *before, "-m", "messageapp_cli.main", "serve", "0", *options],
+            [sys.executable, "-P", *command],  # or the current folder would come before another checkout
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,
+            env=environment,
             preexec_fn=tied_to_us(),
         )
     try:
         assert process.stdout is not None
-        line = _first_line(process.stdout, _START_SECONDS)
+        line = first_line(process.stdout, _START_SECONDS)
         address = line.removeprefix("listening on ").strip()
         if address == line.strip() or process.poll() is not None:
             raise RuntimeError(f"the server did not start: {_tail(log)}")
@@ -129,18 +139,6 @@ def start_server(
             process.wait()
         assert process.stdout is not None
         process.stdout.close()
-
-
-def _first_line(stream: IO[bytes], seconds: float) -> str:
-    end, data = time.monotonic() + seconds, b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(stream, selectors.EVENT_READ)
-        while b"\n" not in data and selector.select(max(0.0, end - time.monotonic())):
-            part = os.read(stream.fileno(), 4096)
-            if not part:
-                break
-            data += part
-    return data.decode(errors="replace").partition("\n")[0]
 
 
 def _tail(log: Path) -> str:
