@@ -27,7 +27,7 @@ def _limit(default: float, unit: str, why: str) -> Any:
 class Limits:
     """Counts are whole, times in seconds, rates in events a second."""
 
-    handshakes: int = _limit(128, "connections", "each may hold 64 KiB and 3 ms of our time before it is known")
+    handshakes: int = _limit(128, "connections", "each may hold 64 KiB and 2 ms of our time before it is known")
     handshakes_per_address: int = _limit(8, "connections", "one address cannot take all places before login")
     handshakes_crowded: int = _limit(64, "connections", "from here on, addresses that logged in lately go first")
     connections_per_second: float = _limit(5, "1/s per address", "a client needs one; a loop of one host is slowed")
@@ -39,7 +39,7 @@ class Limits:
     sessions: int = _limit(4096, "sessions", "about 100 MiB at worst with idle queues")
     sessions_per_user: int = _limit(5, "sessions", "a user's devices")
     queue_frames: int = _limit(256, "frames", "what a recipient may be behind before senders are told")
-    queue_bytes: int = _limit(1 << 20, "bytes", "memory a slow recipient may hold")
+    queue_bytes: int = _limit(1 << 20, "bytes", "memory a slow recipient may hold, in padded records")
     write_seconds: float = _limit(15, "s", "a peer that reads nothing for so long is gone")
     commands_per_second: float = _limit(20, "1/s", "faster than anyone types; scripts are slowed")
     commands_burst: int = _limit(60, "commands", "a script's opening")

@@ -1,21 +1,33 @@
-"""The one adapter between `wire.Connection` and a trio stream."""
+"""The one adapter between `wire.Connection` and a stream."""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, Protocol, cast
 
 import trio
+
+from messageapp_keys.primitives import Buffer
 
 from .errors import ConnectionCut, RemoteProtocolError
 from .wire.connection import Connection
 from .wire.frames import Frame, FrameType
-from .wire.records import Record
+from .wire.records import Packed, Record
 from .wire.states import Role, State
 
 __all__ = ["Link"]
 
 _LOGIN_READ: Final = 8192  # before login little is read, so little is held
-_SESSION_READ: Final = 65_536
+_SESSION_READ: Final = 262_144  # so that the longest frame and more come with one read
+
+
+class _Direct(Protocol):
+    """A stream that also reads and sends without waiting, as `sockets.BareSocketStream`."""
+
+    def send_nowait(self, data: Buffer) -> int: ...
+    def receive_nowait(self) -> bytes | None: ...
+    def fileno(self) -> int: ...
+    def close(self) -> None: ...
 
 
 class Link:
@@ -27,7 +39,9 @@ class Link:
     def __init__(self, stream: trio.abc.Stream, role: Role) -> None:
         self.stream = stream
         self.connection = Connection(role)
-        self._broken: RemoteProtocolError | None = None
+        # Asking whether it has the protocol would be a fiftieth of what a login costs.
+        self._direct = cast(_Direct, stream) if hasattr(stream, "receive_nowait") else None
+        self.broken: RemoteProtocolError | None = None  # what comes behind the records that were given last
 
     async def receive_frame(self) -> Frame:
         """The next frame of the login. `ConnectionCut` at the end of the stream; `RemoteProtocolError`."""
@@ -36,23 +50,45 @@ class Link:
         return frame
 
     async def receive_records(self) -> list[Record]:
+        """`receive_packed`, taken apart."""
+        return [Record.unpack(packed) for packed in await self.receive_packed()]
+
+    async def receive_packed(self) -> list[Packed]:
         """At least one record: all that one wake-up brought. `ConnectionCut` at the end of the stream.
 
         Good records before a broken one are given first; the next call raises for the broken one.
         """
-        if self._broken is not None:
-            raise self._broken
-        records: list[Record] = []
+        records = self.received()
         while not records:
-            try:
-                while (record := self.connection.next_record()) is not None:
-                    records.append(record)
-            except RemoteProtocolError as error:
-                if not records:
-                    raise
-                self._broken = error
+            self.connection.receive_data(await self._read(_SESSION_READ))
+            records = self.received()
+        return records
+
+    def receive_packed_nowait(self) -> list[Packed]:
+        """What one read brings that does not wait; may be nothing. Only where `direct`; else as `receive_packed`."""
+        assert self._direct is not None  # noqa: S101 - the caller has looked
+        try:
+            data = self._direct.receive_nowait()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise ConnectionCut from None
+        if data is None:
+            return []
+        if not data:
+            raise ConnectionCut
+        self.connection.receive_data(data)
+        return self.received()
+
+    def received(self) -> list[Packed]:
+        """The whole records that are there without reading. `RemoteProtocolError` where there is a broken one alone."""
+        if self.broken is not None:
+            raise self.broken
+        records: list[Packed] = []
+        try:
+            records.extend(self.connection.packed_records())
+        except RemoteProtocolError as error:
             if not records:
-                self.connection.receive_data(await self._read(_SESSION_READ))
+                raise
+            self.broken = error
         return records
 
     async def _read(self, most: int) -> bytes:
@@ -68,6 +104,13 @@ class Link:
         """Read and forget; `ConnectionCut` at the end."""
         await self._read(_LOGIN_READ)
 
+    async def close(self) -> None:
+        """At once, whatever was still to be sent."""
+        if self._direct is not None:
+            self._direct.close()
+        else:
+            await trio.aclose_forcefully(self.stream)
+
     async def half_close(self) -> None:
         """We are done sending; the peer may still speak."""
         if isinstance(self.stream, trio.abc.HalfCloseableStream):
@@ -81,13 +124,43 @@ class Link:
 
     async def send_records(self, records: list[Record]) -> None:
         """Seal all and send them with one call. `ConnectionCut` where receiving has broken the connection already."""
+        await self.send(self.seal([record.pack() for record in records]))
+
+    def seal(self, records: Sequence[Packed]) -> bytes:
+        """The bytes to send next. `ConnectionCut` where receiving has broken the connection already."""
         if self.connection.state is not State.SESSION:
             raise ConnectionCut
-        now = trio.current_time()
-        await self.send(b"".join([self.connection.send_record(record, now) for record in records]))
+        return self.connection.send_packed(records, trio.current_time())
 
-    async def send(self, data: bytes) -> None:
+    async def send(self, data: Buffer) -> None:
         try:
             await self.stream.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise ConnectionCut from None
+
+    @property
+    def direct(self) -> bool:
+        """May the calls be used that do not wait?"""
+        return self._direct is not None
+
+    def fileno(self) -> int:
+        """Only where `direct`."""
+        assert self._direct is not None  # noqa: S101 - the caller has looked
+        return self._direct.fileno()
+
+    def send_nowait(self, records: Sequence[Packed]) -> Buffer:
+        """What of their bytes the socket did not take now. Only while nobody is in `send`. `ConnectionCut`."""
+        return self._rest(self.seal(records))
+
+    def send_frame_nowait(self, kind: FrameType, frame: bytes) -> Buffer:
+        """As `send_nowait`; all of it where not `direct`."""
+        return self._rest(self.connection.send_frame(kind, frame))
+
+    def _rest(self, data: bytes) -> Buffer:
+        if self._direct is None:
+            return data
+        try:
+            sent = self._direct.send_nowait(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise ConnectionCut from None
+        return b"" if sent == len(data) else memoryview(data)[sent:]

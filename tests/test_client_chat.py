@@ -22,11 +22,26 @@ from messageapp.client.events import (
     NotDelivered,
     TextReceived,
 )
-from messageapp.client.trust import TRUST_DIGITS, TrustRefused, changed_digits
+from messageapp.client.session import QUEUE
+from messageapp.client.trust import TRUST_DIGITS, Trust, TrustRefused, changed_digits
 from messageapp.errors import MessageTooLong, RequestRefused
+from messageapp.link import Link
 from messageapp.server.router import Router
+from messageapp.wire.records import Record
+from messageapp_keys.fingerprint import _half
 from messageapp_keys.kem import HYBRID, SWIFT
-from support.world import World, by_key_id, expect, hold_back, identity, open_world, settle, start_chat
+from support.world import (
+    Pass,
+    World,
+    by_key_id,
+    expect,
+    hold_back,
+    identity,
+    on_forward,
+    open_world,
+    settle,
+    start_chat,
+)
 
 SERVER = "chat.example"
 
@@ -51,6 +66,23 @@ async def people(world: World, *names: str) -> Any:
 
 def texts(events: list[Any]) -> list[str]:
     return [event.text for event in events if isinstance(event, TextReceived)]
+
+
+def watch_sends(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Link, list[Record]]]:
+    """What goes out from now on, send by send, at every client."""
+    sends: list[tuple[Link, list[Record]]] = []
+    send_records = Link.send_records
+
+    async def send(link: Link, records: list[Record]) -> None:
+        sends.append((link, list(records)))
+        await send_records(link, records)
+
+    monkeypatch.setattr(Link, "send_records", send)
+    return sends
+
+
+def pinned_number(of: Client, peer: Client) -> str:
+    return of.account.trust.pinned_number(peer.account.user, of.server_name)
 
 
 # calls ------------------------------------------------------------------------------------------------------------
@@ -184,7 +216,9 @@ async def test_two_who_call_each_other_are_connected(
                 await expect(second, "IncomingCall")
                 await call(second, first)
             secure = [await expect(first, "ChatSecure"), await expect(second, "ChatSecure")]
-            assert secure[0].number == secure[1].number
+            assert secure[0].first
+            assert secure[1].first
+            assert pinned_number(first, second) == pinned_number(second, first)
             assert sorted(rings) == [False, True]
             await first.say("one chat")
             assert (await expect(second, "TextReceived")).text == "one chat"
@@ -214,7 +248,7 @@ async def test_a_user_who_vanishes_from_a_chat(
     with trio.fail_after(60):
         async with open_world() as world, world.client("alice") as alice:
             if not secure:
-                monkeypatch.setattr(Router, "_forward", lambda self, session, record: None)
+                monkeypatch.setattr(Router, "_forward", lambda self, session, records: None)
             async with world.client("bob") as bob:
                 caller, called = (bob, alice) if who == "caller" else (alice, bob)
                 await caller.chat(called.account.user)
@@ -255,21 +289,37 @@ async def test_texts_typed_while_the_keys_are_made_come_in_order_once_secure(
             assert (await expect(bob, "TextReceived")).text == "later"
 
 
+async def test_what_is_said_in_one_go_is_sent_at_once(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody says so much by hand; a bot does, and the held texts."""
+    with trio.fail_after(60):
+        async with open_world() as world, people(world, "alice", "bob") as (alice, bob):
+            await start_chat(alice, bob)
+            await settle(alice, bob)
+            sends = watch_sends(monkeypatch)
+            for number in range(2 * QUEUE):
+                await alice.say(str(number))
+            said = texts((await settle(alice, bob))[1])
+            assert said == [str(number) for number in range(2 * QUEUE)]
+            assert max(len(records) for link, records in sends if link is alice._session._link) == QUEUE
+
+
 async def test_a_text_said_while_the_held_ones_go_out_comes_after_them(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The connection is stuck just when the chat becomes secure."""
-    real, gates = Router._forward, []
+    gates = []
     with trio.fail_after(60):
         async with open_world() as world, world.client("bob") as bob:
             near, _ = world.connect_both()
 
-            def forward(self: Router, session: Any, record: Any) -> None:
+            def forward(router: Router, session: Any, record: Record, pass_on: Pass) -> None:
                 if record.argument[:1] == b"\4":
                     gates.append(hold_back(near))
-                real(self, session, record)
+                pass_on(record)
 
-            monkeypatch.setattr(Router, "_forward", forward)
+            on_forward(monkeypatch, forward)
             async with world.client("alice", stream=near) as alice, trio.open_nursery() as nursery:
                 await alice.chat("bob")
                 await expect(bob, "IncomingCall")
@@ -292,7 +342,7 @@ async def test_held_texts_never_reach_another_peer(
     real = Router._forward
     with trio.fail_after(60):
         async with open_world() as world, people(world, "alice", "bob", "carol") as (alice, bob, carol):
-            monkeypatch.setattr(Router, "_forward", lambda self, session, record: None)
+            monkeypatch.setattr(Router, "_forward", lambda self, session, records: None)
             await alice.chat("bob")
             await expect(bob, "IncomingCall")
             await bob.accept()
@@ -312,7 +362,7 @@ async def test_held_texts_never_reach_another_peer(
 async def test_a_peer_that_leaves_gives_the_held_texts_back(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Router, "_forward", lambda self, session, record: None)
+    monkeypatch.setattr(Router, "_forward", lambda self, session, records: None)
     with trio.fail_after(60):
         async with open_world() as world, people(world, "alice", "bob") as (alice, bob):
             await alice.chat("bob")
@@ -425,14 +475,14 @@ async def test_a_peer_that_stalls_in_the_exchange_is_dropped_after_thirty_second
     """After none, C1, C2, C3 or C4 (then only the caller believes that the chat stands)."""
     real, count = Router._forward, [0]
 
-    def forward(self: Router, session: Any, record: Any) -> None:
+    def forward(router: Router, session: Any, record: Record, pass_on: Pass) -> None:
         count[0] += 1
         if count[0] <= passes:
-            real(self, session, record)
+            pass_on(record)
 
     with trio.fail_after(200):
         async with open_world() as world, people(world, "alice", "bob") as (alice, bob):
-            monkeypatch.setattr(Router, "_forward", forward)
+            on_forward(monkeypatch, forward)
             started = trio.current_time()
             await alice.chat("bob")
             await expect(bob, "IncomingCall")
@@ -526,7 +576,7 @@ async def test_a_changed_key_blocks_the_chat_until_it_is_trusted(
                 assert trust.accept_offered("bob", SERVER, right).verified is False
                 await call()
                 secure = await expect(alice, "ChatSecure")
-                assert (secure.first, secure.verified, secure.number) == (False, False, "")
+                assert (secure.first, secure.verified) == (False, False)
                 await bob.say("it is me")
                 assert (await expect(alice, "TextReceived")).text == "it is me"
 
@@ -620,10 +670,45 @@ async def test_verify_marks_the_next_chat(autojump_clock: trio.testing.MockClock
             assert seen == [(True, False), (False, True), (False, True)]
 
 
+async def test_the_peer_hears_of_the_end_of_the_exchange_before_we_do_slow_things(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pinning writes to the disk, and the number of a first chat takes hashing: meanwhile the peer can go on."""
+    with trio.fail_after(60):
+        async with open_world() as world, people(world, "alice", "bob") as (alice, bob):
+            sends = watch_sends(monkeypatch)
+            pin_first = Trust.pin_first
+            sent_before: list[list[Record]] = []
+
+            def pin(trust: Trust, *arguments: Any) -> Any:
+                if trust is alice.account.trust:
+                    sent_before.extend(records for link, records in sends if link is alice._session._link)
+                return pin_first(trust, *arguments)
+
+            monkeypatch.setattr(Trust, "pin_first", pin)
+            await start_chat(alice, bob)
+            assert sent_before[-1][-1].argument[0] == 5  # the first ratchet message: with it bob's side is secure too
+
+
+async def test_our_half_of_the_number_is_made_while_it_rings(autojump_clock: trio.testing.MockClock) -> None:
+    with trio.fail_after(60):
+        async with open_world() as world, people(world, "alice", "bob") as (alice, bob):
+            _half.cache_clear()
+            await alice.chat("bob")
+            assert _half.cache_info().currsize == 1
+            assert await settle(alice, bob) == [[], [IncomingCall("alice")]]
+            assert _half.cache_info().currsize == 2
+            await bob.accept()
+            await settle(alice, bob)
+            made = _half.cache_info().misses
+            assert pinned_number(alice, bob) == pinned_number(bob, alice)
+            assert _half.cache_info().misses == made == 2
+
+
 async def test_a_key_is_pinned_only_once_the_peer_has_proved_to_hold_it(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Router, "_forward", lambda self, session, record: None)
+    monkeypatch.setattr(Router, "_forward", lambda self, session, records: None)
     with trio.fail_after(100):
         async with open_world() as world, people(world, "alice", "bob") as (alice, bob):
             await alice.chat("bob")

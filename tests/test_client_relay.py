@@ -25,7 +25,7 @@ from messageapp.client.events import (
 from messageapp.server import presence
 from messageapp.server.router import Router
 from messageapp.wire.records import Kind, Record
-from support.world import World, expect, identity, open_world, settle, start_chat
+from support.world import Pass, World, expect, identity, on_forward, open_world, settle, start_chat
 
 EXCHANGE = ("C1", "C2", "C3", "C4", "first message")
 
@@ -37,24 +37,22 @@ class Relay:
         self.change: Callable[[bytes], Sequence[bytes]] = lambda content: (content,)
         self.seen: list[bytes] = []
         self.peers: dict[str, Any] = {}
-        relay = self
 
-        def forward(self: Router, session: Any, record: Record) -> None:
-            peer = self._presence.chat_peer(session)
+        def forward(router: Router, session: Any, record: Record, pass_on: Pass) -> None:
+            peer = router._presence.chat_peer(session)
             if peer is None:
-                real(self, session, record)
+                pass_on(record)
                 return
-            relay.seen.append(record.argument)
-            relay.peers[session.user] = peer
-            for content in relay.change(record.argument):
-                peer.outbox.put(Record(Kind.EVENT, 0, b"frwd", content))
+            self.seen.append(record.argument)
+            self.peers[session.user] = peer
+            for content in self.change(record.argument):
+                pass_on(Record(Kind.REQUEST, record.id, b"frwd", content))
 
-        real = Router._forward
-        monkeypatch.setattr(Router, "_forward", forward)
+        on_forward(monkeypatch, forward)
 
     def push(self, sender: str, content: bytes) -> None:
         """To the peer of `sender`, out of nothing."""
-        self.peers[sender].outbox.put(Record(Kind.EVENT, 0, b"frwd", content))
+        self.peers[sender].outbox.put(Record(Kind.EVENT, 0, b"frwd", content).pack())
 
     def nth(self, number: int, change: Callable[[bytes], Sequence[bytes]]) -> None:
         """Change only the `number`-th content from now, counting from 0."""

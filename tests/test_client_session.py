@@ -53,7 +53,7 @@ async def in_state(world: World, name: str, monkeypatch: pytest.MonkeyPatch) -> 
                 await bob.chat("alice")
                 await expect(alice, "IncomingCall")
             case State.KEYING:
-                monkeypatch.setattr(Router, "_forward", lambda self, session, record: None)
+                monkeypatch.setattr(Router, "_forward", lambda self, session, records: None)
                 await alice.chat("bob")
                 await expect(bob, "IncomingCall")
                 await bob.accept()
@@ -112,7 +112,7 @@ async def test_silence_ends_the_session_in_every_state(
 async def test_all_pending_requests_get_the_error(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Router, "receive", lambda self, session, record: None)
+    monkeypatch.setattr(Router, "receive", lambda self, session, records: None)
     with trio.fail_after(60):
         async with open_world() as world:
             near, far = world.connect_both()

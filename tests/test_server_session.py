@@ -12,6 +12,8 @@ import trio.testing
 
 from messageapp.errors import ConnectionCut
 from messageapp.limits import Limits
+from messageapp.link import Link
+from messageapp.server.outbox import Outbox
 from messageapp.server.router import Router
 from messageapp.server.session import Session
 from messageapp.wire.commands import Bye, ByeReason, Call, Echo, Errors, Invite, Left, Raw, parse_untrusted
@@ -690,7 +692,9 @@ async def test_who_logged_in_with_a_key_that_was_replaced_meanwhile_is_not_prese
     with trio.fail_after(60):
         async with open_world() as world:
             world.directory.enrol("alice", identity("alice").bundle)
-            router, session = world.server.router, Session(1, "alice", bytes(16), world.server.limits)
+            router = world.server.router
+            link = Link(trio.testing.memory_stream_pair()[0], Role.SERVER)
+            session = Session(1, "alice", bytes(16), Outbox(link, world.server.limits))
             assert router.join(session, identity("alice's former key").key_id) is None
             assert router.session_count == 0
             assert router.join(session, identity("alice").key_id) == 0
@@ -717,14 +721,14 @@ async def test_a_fault_inside_one_connection_leaves_the_others_working(
     caplog: pytest.LogCaptureFixture,
     error: type[Exception],
 ) -> None:
-    real = Router.receive
+    real = Router._obey
 
-    def receive(self: Router, session: Any, record: Record) -> None:
+    def obey(self: Router, session: Any, record: Record) -> None:
         if record.verb == b"help":
             raise error(f"the secret words of {session.user}")
         real(self, session, record)
 
-    monkeypatch.setattr(Router, "receive", receive)
+    monkeypatch.setattr(Router, "_obey", obey)
     caplog.set_level(logging.DEBUG)
     with trio.fail_after(60):
         async with open_world() as world:

@@ -146,13 +146,23 @@ def test_after_an_error_every_call_raises() -> None:
         server.send_frame(FrameType.RECORD, b"")
 
 
-def test_a_local_error_lasts_as_well() -> None:
+def test_a_local_error_lasts_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     client, _ = logged_in_ends()
-    with pytest.raises(LocalProtocolError):
-        client.send_record(Record(Kind.REQUEST, 1, b"frwd", bytes(MAX_ARGUMENT + 1)), 0.0)
-    assert client.state is State.ERROR
+    monkeypatch.setattr(records, "HARD_STOP_RECORDS", 0)
     with pytest.raises(LocalProtocolError):
         client.send_record(say(), 0.0)
+    assert client.state is State.ERROR
+    monkeypatch.undo()
+    with pytest.raises(LocalProtocolError):
+        client.send_record(say(), 0.0)
+
+
+def test_a_record_that_is_too_long_is_refused_before_anything_is_sealed() -> None:
+    client, server = logged_in_ends()
+    with pytest.raises(LocalProtocolError):
+        client.send_record(Record(Kind.REQUEST, 1, b"frwd", bytes(MAX_ARGUMENT + 1)), 0.0)
+    server.receive_data(client.send_record(say(), 0.0))
+    assert server.next_record() == say()
 
 
 def test_no_records_before_the_session() -> None:

@@ -1,5 +1,7 @@
 """Frames: the limit is looked at before anything is kept, and a type out of turn is never skipped."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -139,3 +141,37 @@ def test_garbage_shaped_like_frames(length: int, kind: int, body: bytes) -> None
         except RemoteProtocolError:
             continue
         assert frame is None or (frame.type == kind and len(frame.body) == size - 1)
+
+
+@given(st.lists(st.binary(max_size=60), max_size=8), st.data())
+def test_records_taken_one_by_one_or_all_at_once_are_the_same(bodies: list[bytes], data: st.DataObject) -> None:
+    """Also where the reader stops in the middle and more is fed before it goes on."""
+    stream = b"".join(encode_frame(FrameType.RECORD, body) for body in bodies)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=20)))
+    buffer, got = FrameBuffer(), []
+    for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
+        buffer.feed(stream[start:end])
+        for body in itertools.islice(buffer.records_untrusted(), data.draw(st.integers(0, 3))):
+            got.append(bytes(body))
+    got += map(bytes, buffer.records_untrusted())
+    assert got == bodies
+    assert buffer.pending == 0
+
+
+@pytest.mark.parametrize(
+    ("data", "alert"),
+    [
+        (header(131_073, FrameType.RECORD), 4),
+        (header(0), 4),
+        (header(5, FrameType.M1), 1),
+        (header(5, FrameType.M1) + bytes(9), 1),
+    ],
+)
+def test_what_is_no_record_is_refused_among_records_and_those_before_it_are_given(data: bytes, alert: int) -> None:
+    buffer, good = FrameBuffer(), encode_frame(FrameType.RECORD, b"body")
+    buffer.feed(good + good + data)
+    bodies = buffer.records_untrusted()
+    assert [next(bodies), next(bodies)] == [b"body", b"body"]
+    with pytest.raises(RemoteProtocolError) as failed:
+        next(bodies)
+    assert failed.value.alert == alert

@@ -176,11 +176,6 @@ def test_the_longest_argument_fits_a_frame_and_one_byte_more_is_refused() -> Non
     assert 1 + 32 + longer > FRAME_LIMITS[FrameType.RECORD]
 
 
-@given(st.binary(max_size=300))
-def test_unpadding_undoes_padding(content: bytes) -> None:
-    assert records.unpad_untrusted(records.pad(content)) == content
-
-
 def sealed_plaintext(plaintext: bytes) -> tuple[RecordOpener, bytes]:
     key, counter = expand(bytes(32), b"key", b""), bytes(16)
     sealed = AESGCM(key).encrypt(counter[:12], plaintext, b"alice" + counter)
@@ -201,9 +196,37 @@ def test_short_records_and_unknown_kinds_are_refused(content: bytes) -> None:
     refused(*sealed_plaintext(content + b"\x80"))
 
 
-def test_the_receiver_does_not_ask_for_the_canonical_length() -> None:
-    opener, body = sealed_plaintext(HELLO.encode() + b"\x80")
+@pytest.mark.parametrize("zeros", [0, 1, 246, 255, 4000])
+def test_the_receiver_does_not_ask_for_the_canonical_length(zeros: int) -> None:
+    opener, body = sealed_plaintext(HELLO.encode() + b"\x80" + bytes(zeros))
     assert opener.open_untrusted(body) == HELLO
+
+
+def test_an_argument_too_long_to_be_sealed_again_is_refused() -> None:
+    """With less padding than ours it fits a frame; whoever relays it could not send it."""
+    longest = Record(Kind.REQUEST, 1, b"frwd", bytes(MAX_ARGUMENT))
+    opener, body = sealed_plaintext(longest.encode() + b"\x80")
+    assert opener.open_untrusted(body) == longest
+    opener, body = sealed_plaintext(longest.encode() + b"\0\x80")
+    assert 1 + len(body) <= FRAME_LIMITS[FrameType.RECORD]
+    refused(opener, body)
+
+
+@given(st.integers(0, 2**32 - 1), st.binary(max_size=5000))
+def test_a_relayed_record_is_the_event_with_the_same_argument(identifier: int, argument: bytes) -> None:
+    packed = Record(Kind.REQUEST, identifier, b"frwd", argument).pack()
+    assert records.is_relayed(packed)
+    records.relay([packed])
+    assert Record.unpack(packed) == Record(Kind.EVENT, 0, b"frwd", argument)
+    assert packed == Record(Kind.EVENT, 0, b"frwd", argument).pack()
+    assert not records.is_relayed(packed)
+
+
+def test_only_the_request_frwd_is_relayed() -> None:
+    for kind in Kind:
+        for verb in (b"frwd", b"list", b"FRWD", b"frw\0"):
+            packed = Record(kind, 1, verb, b"x").pack()
+            assert records.is_relayed(packed) == (kind is Kind.REQUEST and verb == b"frwd")
 
 
 # Keys -------------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ This module is the only maker of nonces. Why none repeats under one key:
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final, TypeVar
 
 from cryptography.exceptions import InvalidTag
@@ -25,6 +26,7 @@ from .types import HandshakeKey, Secret
 __all__ = [
     "COUNTER_SIZE",
     "TAG_SIZE",
+    "Buffer",
     "OpenFailed",
     "Random",
     "RecordCipher",
@@ -46,8 +48,12 @@ Random = Callable[[int], bytes]
 
 TAG_SIZE: Final = 16
 COUNTER_SIZE: Final = 16
+_SHA256: Final = hashes.SHA256()
 _NONCE_SIZE: Final = 12
 _ONCE: Final = bytes(_NONCE_SIZE)
+_VIEWED: Final = 8192  # from this length on a view is cheaper than a copy
+
+Buffer = bytes | bytearray | memoryview
 
 S = TypeVar("S", bound=Secret)
 
@@ -61,9 +67,7 @@ class OpenFailed(Exception):
 
 def hash_bytes(data: bytes) -> bytes:
     """SHA-256, [32]."""
-    digest = hashes.Hash(hashes.SHA256())
-    digest.update(data)
-    return digest.finalize()
+    return hashes.Hash.hash(_SHA256, data)
 
 
 def hash_labelled(label: bytes, *parts: bytes) -> bytes:
@@ -72,7 +76,7 @@ def hash_labelled(label: bytes, *parts: bytes) -> bytes:
 
 
 def hmac_sha256(key: bytes, data: bytes) -> bytes:
-    mac = hmac.HMAC(key, hashes.SHA256())
+    mac = hmac.HMAC(key, _SHA256)
     mac.update(data)
     return mac.finalize()
 
@@ -84,7 +88,7 @@ def extract(salt: bytes, secret: bytes) -> bytes:
 
 def expand(key: bytes, info: bytes, length: int) -> bytes:
     """HKDF-Expand with SHA-256 (RFC 5869 §2.3)."""
-    return HKDFExpand(hashes.SHA256(), length, info).derive(key)
+    return HKDFExpand(_SHA256, length, info).derive(key)
 
 
 def expand_label(secret: Secret, label: bytes, context: bytes, kind: type[S]) -> S:
@@ -94,7 +98,12 @@ def expand_label(secret: Secret, label: bytes, context: bytes, kind: type[S]) ->
 
 def expand_bytes(secret: Secret, label: bytes, context: bytes, length: int) -> bytes:
     """XL for what is not secret: identifiers and the like."""
-    return expand(secret.expose(), u16(length) + vec8(b"msgapp2 " + label) + vec8(context), length)
+    return expand(secret.expose(), _info(label, length) + vec8(context), length)
+
+
+@lru_cache(64)  # the labels are few
+def _info(label: bytes, length: int) -> bytes:
+    return u16(length) + vec8(b"msgapp2 " + label)
 
 
 def same(left: bytes, right: bytes) -> bool:
@@ -115,16 +124,27 @@ class RecordCipher:
     def __init__(self, key: Secret) -> None:
         self._aead = AESGCM(key.expose())
 
-    def seal(self, counter: bytes, plaintext: bytes, associated: bytes) -> bytes:
-        sealed = self._aead.encrypt(counter[:_NONCE_SIZE], plaintext, associated)
-        return sealed[-TAG_SIZE:] + sealed[:-TAG_SIZE]
+    def seal(self, counter: bytes, plaintext: Buffer, associated: bytes) -> bytes:
+        return b"".join(self.seal_apart(counter, plaintext, associated))
 
-    def open(self, counter: bytes, sealed: bytes, associated: bytes) -> bytes:
+    def seal_apart(self, counter: bytes, plaintext: Buffer, associated: bytes) -> tuple[Buffer, Buffer]:
+        """(tag, ciphertext): `seal` without the copy that puts one before the other."""
+        sealed = self._aead.encrypt(counter[:_NONCE_SIZE], plaintext, associated)
+        whole = sealed if len(sealed) < _VIEWED else memoryview(sealed)
+        return whole[-TAG_SIZE:], whole[:-TAG_SIZE]
+
+    def open(self, counter: bytes, sealed: Buffer, associated: bytes) -> bytes:
         """`OpenFailed` for every reason alike."""
+        return bytes(self.open_buffer(counter, sealed[:TAG_SIZE], sealed[TAG_SIZE:], associated))
+
+    def open_buffer(self, counter: bytes, tag: Buffer, ciphertext: Buffer, associated: bytes) -> bytearray:
+        """`open` into a buffer that is the caller's."""
+        plaintext = bytearray(len(ciphertext))
         try:
-            return self._aead.decrypt(counter[:_NONCE_SIZE], sealed[TAG_SIZE:] + sealed[:TAG_SIZE], associated)
+            self._aead.decrypt_into(counter[:_NONCE_SIZE], b"".join((ciphertext, tag)), associated, plaintext)
         except (InvalidTag, ValueError):
             raise OpenFailed from None
+        return plaintext
 
 
 def seal_once(key: HandshakeKey, plaintext: bytes, associated: bytes) -> bytes:

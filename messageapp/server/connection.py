@@ -1,74 +1,40 @@
-"""One connection at the server: a nursery with reader, writer and keep-alive (protocol §4 to §7).
+"""One connection at the server: a nursery with reader and writer (protocol §4 to §7).
 
-    accept → quota → M1 → temporary key → M2 → M3 → M4 → session ─┬─ reader      records in, through the router
-                                                                  ├─ writer      outbox → records out, all at once
-                                                                  └─ keep-alive  ping, silence, age
+    accept → quota → M1 → temporary key → M2 → M3 → M4 → session ─┬─ reader  records in, through the router; ping, age
+                                                                  └─ writer  outbox → records out, all at once
 
-Whichever of the three ends first ends the connection, except that a goodbye is still written: `Session.end` closes the
-outbox, and the writer, not the reader, is then the last. Only the writer sends. Nobody else's state is touched from
-here but through the router, which never waits.
+Whichever of the two ends first ends the connection, except that a goodbye is still written: `Session.end` closes the
+outbox, and the writer, not the reader, is then the last. Nobody else's state is touched from here but through the
+router, which never waits.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable
-from typing import Final, Protocol
+from functools import partial
+from typing import Final
 
 import trio
 
-from messageapp.errors import ConnectionCut, MessageAppError, RemoteProtocolError
-from messageapp.keypool import KeySource
-from messageapp.limits import Limits
+from messageapp.errors import ConnectionCut, RemoteProtocolError
 from messageapp.link import Link
-from messageapp.wire.commands import ByeReason, Echo, make
-from messageapp.wire.frames import FrameType
-from messageapp.wire.login import AcceptedLogin, ServerLogin, ServerOffer, Welcome, m4_frame
+from messageapp.wire.commands import ByeReason, Echo
+from messageapp.wire.login import AcceptedLogin, Welcome, m4_frame
 from messageapp.wire.messages import Alert
-from messageapp.wire.records import Kind
+from messageapp.wire.records import Kind, Packed
 from messageapp.wire.states import Role
-from messageapp_keys.identity import IdentityBundle
-from messageapp_keys.kem import CLASSIC, Suite, TemporaryKey
-from messageapp_keys.primitives import Random
+from messageapp_keys.kem import CLASSIC
 
-from .directory import Directory, DirectoryUnreadable
-from .quota import AddressQuota
-from .router import Router
+from .directory import DirectoryUnreadable
+from .handshake import Common, Refused, busy, log_in
+from .outbox import Outbox
 from .session import Session
 
-__all__ = ["Common", "Connection", "Refused"]
+__all__ = ["Connection"]
 
-ALERT_BUSY: Final = 2
-ALERT_SLOW: Final = 4
-_RETRY_SECONDS: Final = 5
 _LINGER_SECONDS: Final = 1.0  # closing over unread bytes would reset the connection and eat our last words
 _log = logging.getLogger("messageapp.server")
-
-
-class Common(Protocol):
-    """What all connections share; `serve.Server` is it."""
-
-    offer: ServerOffer
-    directory: Directory
-    keys: KeySource
-    limits: Limits
-    suites: tuple[Suite, ...]
-    random: Random
-    wall_ms: Callable[[], int]
-    quota: AddressQuota
-    router: Router
-    dummy_bundle: IdentityBundle
-
-    def next_id(self) -> int: ...
-
-
-class Refused(MessageAppError):
-    """a login did not come about; `alert` goes to the client"""
-
-    def __init__(self, alert: Alert | None, why: str) -> None:
-        super().__init__(why)
-        self.alert = alert
 
 
 class Connection:
@@ -79,18 +45,18 @@ class Connection:
         self._link = Link(stream, Role.SERVER)
         self._number = number
         self._address = address
-        self._heard = 0.0
+        self._born = self._heard = self._pinged = 0.0
         self._bytes = 0
 
     async def run(self) -> None:
         server, good = self._server, False
         if not server.quota.begin(self._address, trio.current_time()):
             _log.info("#%d closed: too many connections", self._number)
-            await trio.aclose_forcefully(self._link.stream)
+            await self._link.close()
             return
         try:
             try:
-                accepted = await self._login()
+                accepted = await log_in(server, self._link)
                 good = True
             finally:
                 server.quota.end(self._address, trio.current_time(), good=good)
@@ -100,44 +66,7 @@ class Connection:
             _log.debug("#%d no login: %s", self._number, refused)
             await self._say_no(refused.alert)
         finally:
-            await trio.aclose_forcefully(self._link.stream)
-
-    # login ------------------------------------------------------------------------------------------------------------
-
-    async def _login(self) -> AcceptedLogin:
-        """Raises `Refused`. Every time-out of the handshake is here."""
-        limits = self._server.limits
-        try:
-            with trio.fail_after(limits.handshake_seconds):
-                with trio.fail_after(limits.m1_seconds):
-                    m1 = await self._link.receive_frame()
-                login = ServerLogin(m1, self._server.offer, self._server.suites)
-                if self._server.router.session_count >= limits.sessions:
-                    raise Refused(Alert(ALERT_BUSY, _RETRY_SECONDS), "all sessions taken")
-                temporary = await self._temporary_key(login)
-                await self._link.send_frame(FrameType.M2, login.offer(temporary, self._server.random))
-                m3 = await self._link.receive_frame()
-                return login.accept_untrusted(m3, self._server.directory.find, self._server.dummy_bundle)
-        except trio.TooSlowError:
-            raise Refused(Alert(ALERT_SLOW), "too slow") from None
-        except ConnectionCut:
-            raise Refused(None, "connection cut") from None
-        except DirectoryUnreadable:
-            raise Refused(Alert(ALERT_BUSY, _RETRY_SECONDS), "the directory of users cannot be read") from None
-        except RemoteProtocolError as error:
-            why = getattr(error, "cause", str(error))
-            raise Refused(None if error.alert is None else Alert(error.alert), why) from None
-
-    async def _temporary_key(self, login: ServerLogin) -> TemporaryKey:
-        keys = self._server.keys
-        rsa_key = keys.take_nowait() if login.suites[0].needs_rsa else None
-        suite: Suite = login.choose(rsa_ready=rsa_key is not None)
-        if suite.needs_rsa and rsa_key is None:
-            with trio.move_on_after(self._server.limits.pool_wait_seconds):
-                rsa_key = await keys.take()
-            if rsa_key is None:
-                raise Refused(Alert(ALERT_BUSY, _RETRY_SECONDS), "no temporary key ready")
-        return TemporaryKey.generate(suite, rsa_key)
+            await self._link.close()
 
     async def _say_no(self, alert: Alert | None) -> None:
         """One ALERT where the protocol allows one, never waiting for a peer that does not read."""
@@ -153,15 +82,16 @@ class Connection:
     # session ----------------------------------------------------------------------------------------------------------
 
     async def _session(self, accepted: AcceptedLogin) -> None:
-        server, limits = self._server, self._server.limits
-        session = Session(self._number, accepted.username, accepted.device, limits)
+        server = self._server
+        outbox = Outbox(self._link, server.limits)
+        session = Session(self._number, accepted.username, accepted.device, outbox)
         try:
             others = server.router.join(session, accepted.key_id)
         except DirectoryUnreadable:
-            raise Refused(Alert(ALERT_BUSY, _RETRY_SECONDS), "the directory of users cannot be read") from None
+            raise busy("the directory of users cannot be read") from None
         if others is None:  # removed between M3 and here
             raise Refused(None, "no longer enrolled")
-        self._heard = trio.current_time()
+        self._born = self._heard = self._pinged = trio.current_time()
         try:
             welcome = Welcome(server.offer.names[0], server.wall_ms(), other_sessions=others)
             frame = m4_frame(accepted.sealer, welcome)
@@ -170,41 +100,53 @@ class Connection:
             if accepted.suite is CLASSIC:
                 _log.warning("#%d uses the classic suite: no protection against a later quantum computer", self._number)
             async with trio.open_nursery() as nursery:
-                scope = nursery.cancel_scope
-                nursery.start_soon(self._writer, session, scope, frame)
-                nursery.start_soon(self._reader, session, scope)
-                nursery.start_soon(self._keep_alive, session, scope)
+                nursery.start_soon(self._writer, outbox, nursery.cancel_scope, frame)
+                await self._reader(session)
+                nursery.cancel_scope.cancel()
         finally:
             server.router.leave(session)
             _log.info("#%d closed", self._number)
 
-    async def _reader(self, session: Session, scope: trio.CancelScope) -> None:
-        """Until the peer is gone or breaks the protocol; while a goodbye is being written, it only reads on."""
+    async def _reader(self, session: Session) -> None:
+        """Until the peer is gone, breaks the protocol or is silent; while a goodbye is being written, it only reads on.
+
+        One scope whose deadline moves serves for ping, silence and age: nothing of it costs a record anything.
+        """
         try:
-            while True:
-                for record in await self._link.receive_records():
-                    self._bytes += len(record.argument)
-                    if session.ended is None:
-                        self._server.router.receive(session, record)
-                self._heard = trio.current_time()
+            while (due := self._due(session)) is not None:
+                with trio.CancelScope(deadline=due):
+                    await self._receive(session)
         except ConnectionCut:
-            scope.cancel()
+            pass
         except RemoteProtocolError as error:
             _log.info("#%d broke the protocol", self._number)
             _log.debug("#%d broke the protocol: %s", self._number, error)
-            scope.cancel()
 
-    async def _writer(self, session: Session, scope: trio.CancelScope, m4: bytes) -> None:
-        """M4, then everything queued with one send each time; ends the connection once the closed queue is empty."""
+    async def _receive(self, session: Session) -> None:
+        link, pump = self._link, self._server.pump
+        if records := link.received():
+            self._act_on(session, records, trio.current_time())
+        if pump is not None and link.direct:
+            await pump.serve(link.fileno(), partial(self._read_once, session))
+        while True:
+            self._act_on(session, await link.receive_packed(), trio.current_time())
+
+    def _read_once(self, session: Session, now: float) -> None:
+        if records := self._link.receive_packed_nowait():
+            self._act_on(session, records, now)
+            if self._link.broken is not None:
+                raise self._link.broken
+
+    def _act_on(self, session: Session, records: list[Packed], now: float) -> None:
+        self._heard = now
+        self._bytes += sum(map(len, records))
+        if session.ended is None:
+            self._server.router.receive(session, records)
+
+    async def _writer(self, outbox: Outbox, scope: trio.CancelScope, m4: bytes) -> None:
+        """Ends the connection when it ends: after the goodbye, or because the peer is gone or does not read."""
         try:
-            with trio.fail_after(self._server.limits.write_seconds):
-                await self._link.send_frame(FrameType.M4, m4)
-            while True:
-                records = await session.outbox.take_all()
-                self._bytes += sum(len(record.argument) for record in records)
-                with trio.fail_after(self._server.limits.write_seconds):
-                    await self._link.send_records(records)
-        except trio.EndOfChannel:
+            await outbox.write(m4)
             with contextlib.suppress(ConnectionCut):
                 await self._link.half_close()
             await trio.sleep(_LINGER_SECONDS)  # the reader ends this earlier, when the peer closes too
@@ -214,20 +156,18 @@ class Connection:
             _log.info("#%d does not read", self._number)
         scope.cancel()
 
-    async def _keep_alive(self, session: Session, scope: trio.CancelScope) -> None:
-        limits = self._server.limits
-        born = pinged = trio.current_time()
-        while True:
-            now = trio.current_time()
-            if now - self._heard >= limits.dead_seconds:
-                _log.info("#%d is silent", self._number)
-                scope.cancel()
-            elif session.ended is None and (
-                now - born >= limits.session_seconds or self._bytes >= limits.session_bytes
-            ):
+    def _due(self, session: Session) -> float | None:
+        """Ping or say goodbye where it is time, and when to look again; None for a peer that is silent for too long."""
+        limits, now = self._server.limits, trio.current_time()
+        if now - self._heard >= limits.dead_seconds:
+            _log.info("#%d is silent", self._number)
+            return None
+        old = self._born + limits.session_seconds
+        if session.ended is None:
+            if now >= old or self._bytes + session.outbox.sent_bytes >= limits.session_bytes:
                 session.end(ByeReason.AGE)
-            elif now - max(self._heard, pinged) >= limits.ping_seconds:
-                session.outbox.put(make(Kind.REQUEST, self._server.next_id(), "ping", Echo(self._server.random(8))))
-                pinged = now
-            due = min(self._heard + limits.dead_seconds, max(self._heard, pinged) + limits.ping_seconds)
-            await trio.sleep_until(due if session.ended is not None else min(due, born + limits.session_seconds))
+            elif now - max(self._heard, self._pinged) >= limits.ping_seconds:
+                session.tell(Kind.REQUEST, self._server.next_id(), "ping", Echo(self._server.random(8)))
+                self._pinged = now
+        due = min(self._heard + limits.dead_seconds, max(self._heard, self._pinged) + limits.ping_seconds)
+        return due if session.ended is not None else min(due, old)

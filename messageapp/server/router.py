@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import groupby
 from typing import Final, TypeVar
 
 import trio
@@ -27,9 +28,9 @@ from messageapp.wire.commands import (
     UnknownVerb,
     parse_untrusted,
 )
-from messageapp.wire.records import Kind, Record
+from messageapp.wire.records import Kind, Packed, Record, is_relayed
 from messageapp.wire.states import Role
-from messageapp_keys.pem import export_public_pem
+from messageapp_keys.identity import key_id_of
 
 from .directory import Directory
 from .presence import Message, Presence
@@ -82,23 +83,21 @@ class Router:
         An older session of the same device, or the oldest of too many, is replaced: a half-open connection never locks
         a user out.
         """
-        bundle = self._directory.find(session.user)
-        if bundle is None or bundle.key_id != key_id:
+        bundle = self._directory.encoded(session.user)
+        if bundle is None or key_id_of(bundle) != key_id:
             return None
         session.on_end = self.leave
         entry = self._presence.find(session.user)
         if entry is not None:
             same_device = [other for other in entry.sessions if other.device == session.device]
             others = [other for other in entry.sessions if other.device != session.device]
-            if entry.key_id != bundle.key_id:  # logged in with a key that no longer counts
+            if entry.key_id != key_id:  # logged in with a key that no longer counts
                 for other in list(entry.sessions):
                     other.end(ByeReason.REMOVED)
                 same_device = others = []
             for other in same_device + others[: max(0, len(others) - self._sessions_per_user + 1)]:
                 other.end(ByeReason.REPLACED)
-        pem = export_public_pem(bundle).encode()
-        joined = self._presence.join(session, bundle.key_id, bundle.encode(), pem)
-        return len(joined.sessions) - 1
+        return len(self._presence.join(session, key_id, bundle).sessions) - 1
 
     def leave(self, session: Session) -> None:
         messages = self._presence.leave(session)
@@ -111,18 +110,39 @@ class Router:
     def end_unenrolled(self) -> None:
         """End the sessions of users that were removed or have another key now."""
         for session in list(self._presence.sessions()):
-            bundle = self._directory.find(session.user)
+            bundle = self._directory.encoded(session.user)
             entry = self._presence.find(session.user)
-            if entry is not None and (bundle is None or bundle.key_id != entry.key_id):
+            if entry is not None and bundle != entry.bundle:
                 session.end(ByeReason.REMOVED)
 
     # records ----------------------------------------------------------------------------------------------------------
 
-    def receive(self, session: Session, record: Record) -> None:
-        """One record of a client. `RemoteProtocolError` where it ends the session."""
-        if record.verb == b"frwd" and record.kind is Kind.REQUEST:
-            self._forward(session, record)
-            return
+    def receive(self, session: Session, records: Iterable[Packed]) -> None:
+        """What a client sent, in order. `RemoteProtocolError` where a record ends the session."""
+        for for_peer, run in groupby(records, is_relayed):
+            if for_peer:
+                self._forward(session, list(run))
+            else:
+                for packed in run:
+                    if session.ended is None:
+                        self._obey(session, Record.unpack(packed))
+            if session.ended is not None:
+                return
+
+    def _forward(self, session: Session, records: list[Packed]) -> None:
+        """The report's relay: only inside a chat, only to its peer, unread. What came in a row goes on at once."""
+        peer = self._presence.chat_peer(session)
+        if peer is None:
+            taken, code, why = 0, ErrorCode.NOT_NOW, "no chat"
+        else:
+            if _trace.isEnabledFor(logging.INFO):
+                for packed in records:
+                    _trace.info("frwd #%d->#%d %d bytes", session.number, peer.number, len(packed))
+            taken, code, why = peer.outbox.relay(records), ErrorCode.QUEUE_FULL, "the peer's queue is full"
+        for packed in records[taken:]:
+            self._refuse(session, Record.unpack(packed).id, code, why)
+
+    def _obey(self, session: Session, record: Record) -> None:
         if _trace.isEnabledFor(logging.INFO):
             _trace.info("%s #%d %d bytes", _printable(record.verb), session.number, len(record.argument))
         if record.verb not in _FREE and not self._rates.command(session.user, trio.current_time()):
@@ -139,17 +159,6 @@ class Router:
         else:
             if record.kind is Kind.REQUEST:  # a pong needs nothing: hearing it was the point
                 self._handlers[record.verb](session, record.id, argument)
-
-    def _forward(self, session: Session, record: Record) -> None:
-        """The report's relay: only inside a chat, only to its peer, unread."""
-        peer = self._presence.chat_peer(session)
-        if peer is None:
-            self._refuse(session, record.id, ErrorCode.NOT_NOW, "no chat")
-            return
-        if _trace.isEnabledFor(logging.INFO):
-            _trace.info("frwd #%d->#%d %d bytes", session.number, peer.number, len(record.argument))
-        if not peer.outbox.put(Record(Kind.EVENT, 0, b"frwd", record.argument), forwarded=True):
-            self._refuse(session, record.id, ErrorCode.QUEUE_FULL, "the peer's queue is full")
 
     def _chat(self, session: Session, identifier: int, call: object) -> None:
         now = trio.current_time()

@@ -22,10 +22,13 @@ from messageapp_keys.identity import IdentityBundle, PrivateIdentity
 from messageapp_keys.kem import CLASSIC, HYBRID, SWIFT, Suite
 from messageapp_keys.primitives import Random
 
+from .accepting import accept_until_cancelled
 from .connection import Connection
 from .directory import Directory, DirectoryUnreadable
+from .pump import Pump, open_pump
 from .quota import AddressQuota
 from .router import Router
+from .turns import Turns
 
 __all__ = ["SERVER_SUITES", "Server", "open_listeners"]
 
@@ -59,7 +62,9 @@ class Server:
         self.random = random
         self.wall_ms = wall_ms
         self.quota = AddressQuota(self.limits)
+        self.turns = Turns()
         self.router = Router(directory, self.limits)
+        self.pump: Pump | None = None
         # Stands in for the key of unknown users; of the default kind, so that checking it takes as long.
         self.dummy_bundle = dummy_bundle or PrivateIdentity.generate().bundle
         self._connections = 0
@@ -82,7 +87,16 @@ class Server:
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Accept and serve until `shutdown`. Cancelling it ends everything without goodbyes. Closes the listeners."""
+        with open_pump() as self.pump:
+            await self._serve(listeners, task_status)
+            self.pump = None
+
+    async def _serve(
+        self, listeners: Sequence[trio.abc.Listener[trio.abc.Stream]], task_status: trio.TaskStatus[None]
+    ) -> None:
         async with trio.open_nursery() as housekeeping:
+            if self.pump is not None:
+                housekeeping.start_soon(self.pump.run)
             housekeeping.start_soon(self._check_calls)
             housekeeping.start_soon(self._check_directory)
             async with trio.open_nursery() as connections:
@@ -99,14 +113,19 @@ class Server:
             housekeeping.cancel_scope.cancel()
 
     async def _accept(self, listeners: Sequence[trio.abc.Listener[trio.abc.Stream]], nursery: trio.Nursery) -> None:
-        await trio.serve_listeners(self.handle, list(listeners), handler_nursery=nursery)
+        def serve(stream: trio.abc.Stream, address: str) -> None:
+            nursery.start_soon(self.handle, stream, address)
 
-    async def handle(self, stream: trio.abc.Stream) -> None:
+        async with trio.open_nursery() as accepting:
+            for listener in listeners:
+                accepting.start_soon(accept_until_cancelled, listener, serve)
+
+    async def handle(self, stream: trio.abc.Stream, address: str) -> None:
         """One connection. The border: whatever goes wrong inside ends this connection and no other."""
         self._connections += 1
         number = self._connections
         try:
-            await Connection(self, stream, number, _address(stream)).run()
+            await Connection(self, stream, number, address).run()
         except* Exception as group:
             # A bug of ours: its kind and place, never its text, which could hold a stranger's bytes.
             for error in _leaves(group):
@@ -140,16 +159,6 @@ def _place(error: BaseException) -> str:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     return "?" if trace is None else f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}"
-
-
-def _address(stream: trio.abc.Stream) -> str:
-    """The peer's address; streams without one (in memory) count as one host."""
-    if isinstance(stream, trio.SocketStream):
-        try:
-            return str(stream.socket.getpeername()[0])
-        except OSError:
-            return "gone"
-    return "memory"
 
 
 async def open_listeners(host: str | None, port: int) -> list[trio.SocketListener]:

@@ -10,12 +10,15 @@ the record that made it due (protocol §5).
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from messageapp.errors import LocalProtocolError, RemoteProtocolError
+from messageapp_keys.primitives import Buffer
 
 from .commands import BadArgument, UnknownVerb, Update, make, parse_untrusted
 from .frames import Frame, FrameBuffer, FrameType, encode_frame
 from .messages import Alert
-from .records import UPDATE_AFTER_SECONDS, Kind, Record, RecordOpener, RecordSealer
+from .records import UPDATE_AFTER_SECONDS, Kind, Packed, Record, RecordOpener, RecordSealer
 from .states import RECEIVES, SENDS, Role, State
 
 __all__ = ["Connection"]
@@ -87,44 +90,58 @@ class Connection:
 
     def next_record(self) -> Record | None:
         """The next record for the layer above, or None for want of bytes. `RemoteProtocolError` ends the session."""
-        if self._opener is None:
+        packed = next(self.packed_records(), None)
+        return None if packed is None else Record.unpack(packed)
+
+    def packed_records(self) -> Iterator[Packed]:
+        """All that are there, as `next_record`, in the form in which they can be relayed."""
+        opener = self._opener
+        if opener is None:
             self.state = State.ERROR
             raise LocalProtocolError("no session yet")
-        while (frame := self.next_frame()) is not None:
-            try:
-                record = self._opener.open_untrusted(frame.body)
-                if record.verb != b"rkey":
-                    return record
-                self._follow_update(record)
-            except RemoteProtocolError:
-                self.state = State.ERROR
-                raise
-        return None
+        if self.state is not State.SESSION:
+            self.next_frame()  # before M4 nothing may come, after the end neither
+            return
+        try:
+            for body in self._buffer.records_untrusted():
+                packed = opener.open_packed_untrusted(body)
+                if packed[5:9] == b"rkey":
+                    self._follow_update(opener, Record.unpack(packed))
+                else:
+                    yield packed
+        except RemoteProtocolError:
+            self.state = State.ERROR
+            raise
 
-    def _follow_update(self, record: Record) -> None:
-        assert self._opener is not None  # noqa: S101 - for the type checker; next_record has looked
+    def _follow_update(self, opener: RecordOpener, record: Record) -> None:
         try:
             update: Update = parse_untrusted(self._peer, record)
         except (BadArgument, UnknownVerb):
             raise RemoteProtocolError("a key update has not the form of one") from None
-        if update.generation != self._opener.generation + 1:
+        if update.generation != opener.generation + 1:
             raise RemoteProtocolError("a key update skips a key")
-        self._opener.update()
+        opener.update()
 
     def send_record(self, record: Record, now: float) -> bytes:
         """The bytes of one record, followed by a key update where one is due."""
+        return self.send_packed([record.pack()], now)
+
+    def send_packed(self, records: Sequence[Packed], now: float) -> bytes:
+        """The bytes of these records in their order, each followed by a key update where one is due."""
         sealer = self._sealer
         if sealer is None or self.state is not State.SESSION:
             self.state = State.ERROR
             raise LocalProtocolError("no session to send in")
+        old = now - self._key_since >= UPDATE_AFTER_SECONDS
+        parts: list[Buffer] = []
         try:
-            data = encode_frame(FrameType.RECORD, sealer.seal(record))
-            if sealer.update_due or now - self._key_since >= UPDATE_AFTER_SECONDS:
-                rkey = make(Kind.EVENT, 0, "rkey", Update(sealer.generation + 1))
-                data += encode_frame(FrameType.RECORD, sealer.seal(rkey))
+            done = sealer.seal_run(records[:1] if old else records, parts)
+            while old or done < len(records) or sealer.update_due:
+                sealer.seal_run([make(Kind.EVENT, 0, "rkey", Update(sealer.generation + 1)).pack()], parts)
                 sealer.update()
-                self._key_since = now
+                self._key_since, old = now, False
+                done += sealer.seal_run(records[done:], parts)
         except LocalProtocolError:
             self.state = State.ERROR
             raise
-        return data
+        return b"".join(parts)

@@ -6,14 +6,17 @@ follows from the types that are in turn, so a peer before login never makes us h
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import struct
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import Final
 
 from messageapp.errors import RemoteProtocolError
+from messageapp_keys.primitives import Buffer
 
-__all__ = ["FRAME_LIMITS", "Frame", "FrameBuffer", "FrameType", "encode_frame"]
+__all__ = ["FRAME_LIMITS", "Frame", "FrameBuffer", "FrameType", "encode_frame", "record_head"]
 
 
 class FrameType(IntEnum):
@@ -35,8 +38,12 @@ FRAME_LIMITS: Final = {
 }
 """Largest length field of each type (protocol §2; that of M2 for chains of ML-DSA-65 certificates)."""
 
-_TYPES: Final[dict[int, tuple[FrameType, int]]] = {int(kind): (kind, limit) for kind, limit in FRAME_LIMITS.items()}
+_LIMITS: Final = {int(kind): limit for kind, limit in FRAME_LIMITS.items()}
+_HEAD: Final = struct.Struct(">IB")
+_RECORD_ALONE: Final = (int(FrameType.RECORD),)
+_RECORD_LIMIT: Final = FRAME_LIMITS[FrameType.RECORD]
 _HEADER: Final = 4
+_VIEWED: Final = 8192  # from this length on a view is cheaper than a copy
 ALERT_FORMAT: Final = 1
 ALERT_SIZE: Final = 4
 
@@ -53,28 +60,45 @@ class Frame:
 
 
 def encode_frame(kind: FrameType, body: bytes) -> bytes:
-    return (1 + len(body)).to_bytes(4, "big") + bytes((kind,)) + body
+    return (1 + len(body)).to_bytes(_HEADER, "big") + bytes((kind,)) + body
+
+
+@lru_cache(64)  # padding leaves few lengths
+def record_head(size: int) -> bytes:
+    """What stands before a record's body of that size."""
+    return (1 + size).to_bytes(_HEADER, "big") + bytes((FrameType.RECORD,))
 
 
 class FrameBuffer:
-    """Bytes in, frames out, at any split. Linear: the consumed prefix is dropped once a `feed`, not once a frame."""
+    """Bytes in, frames out, at any split.
 
-    __slots__ = ("_buffer", "_start")
+    Linear: whole frames are read where they lie in what was fed. Only an unfinished one is moved, to `_partial`, which
+    grows until its frame is whole; so a byte is copied a fixed number of times however it came.
+    """
+
+    __slots__ = ("_data", "_needed", "_partial", "_start")
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
-        self._start = 0
+        self._data: bytes | bytearray = b""
+        self._start = 0  # frames before it were given
+        self._partial = bytearray()
+        self._needed = 0  # with fewer bytes in `_partial` there is nothing to look at
 
     def feed(self, data: bytes) -> None:
-        if self._start:
-            del self._buffer[: self._start]
-            self._start = 0
-        self._buffer += data
+        if not self._data and not self._partial:
+            self._data = data
+            return
+        if self._data:
+            self._partial += memoryview(self._data)[self._start :]
+            self._data, self._start = b"", 0
+        self._partial += data
+        if len(self._partial) >= self._needed:
+            self._data, self._partial = self._partial, bytearray()
 
     @property
     def pending(self) -> int:
         """Bytes of an unfinished frame."""
-        return len(self._buffer) - self._start
+        return len(self._data) - self._start + len(self._partial)
 
     def next_untrusted(self, expected: Collection[FrameType]) -> Frame | None:
         """The next whole frame, or None until more bytes came.
@@ -82,22 +106,54 @@ class FrameBuffer:
         Raises `RemoteProtocolError` with alert 4 for a length over every expected limit and alert 1 for a type out of
         turn.
         """
-        buffer, start = self._buffer, self._start
-        body = start + _HEADER + 1
-        if len(buffer) < body - 1:
+        end = self._end_untrusted(expected, max([FRAME_LIMITS[kind] for kind in expected]))
+        if not end:
             return None
-        length = int.from_bytes(buffer[start : body - 1], "big")
-        if not 1 <= length <= max([_TYPES[kind][1] for kind in expected]):
+        data, start = self._data, self._start + _HEADER
+        self._start, self._needed = end, 0
+        if end == len(data):
+            self._data, self._start = b"", 0  # an idle connection keeps nothing
+        return Frame(FrameType(data[start]), bytes(data[start + 1 : end]))
+
+    def records_untrusted(self) -> Iterator[Buffer]:
+        """The bodies of the frames that are whole, which must be records; a large one as a view of what was fed.
+
+        Raises as `next_untrusted`. Each is taken out as it is given. The way of every relayed message: where a frame is
+        not whole or not as it must be, the general way below says what that means.
+        """
+        data, start = self._data, self._start
+        size = len(data)
+        while size - start > _HEADER:
+            length, kind = _HEAD.unpack_from(data, start)
+            end = start + _HEADER + length
+            if end > size or kind != FrameType.RECORD or not 1 <= length <= _RECORD_LIMIT:
+                break
+            self._start, self._needed = end, 0
+            if end == size:
+                self._data, self._start = b"", 0  # an idle connection keeps nothing
+            yield data[start + _HEADER + 1 : end] if length < _VIEWED else memoryview(data)[start + _HEADER + 1 : end]
+            start = end
+        if start < size:
+            self._end_untrusted(_RECORD_ALONE, _RECORD_LIMIT)
+
+    def _end_untrusted(self, expected: Collection[int], limit: int) -> int:
+        """Where the next frame ends, or 0 if it is not whole."""
+        data, start = self._data, self._start
+        available = len(data) - start
+        if available < _HEADER:
+            if not self._partial:
+                self._needed = _HEADER
+            return 0
+        length = int.from_bytes(data[start : start + _HEADER], "big")
+        if not 1 <= length <= limit:
             raise RemoteProtocolError("a frame is longer than allowed" if length else "a frame has no type", ALERT_SIZE)
-        if len(buffer) < body:
-            return None
-        if buffer[body - 1] not in expected:
+        if available == _HEADER:
+            self._needed = _HEADER + 1
+            return 0
+        kind = data[start + _HEADER]
+        if kind not in expected:
             raise RemoteProtocolError("a frame is of a type that is not in turn", ALERT_FORMAT)
-        kind, limit = _TYPES[buffer[body - 1]]
-        if length > limit:
+        if length > _LIMITS[kind]:
             raise RemoteProtocolError("a frame is longer than allowed", ALERT_SIZE)
-        end = body - 1 + length
-        if end > len(buffer):
-            return None
-        self._start = end
-        return Frame(kind, bytes(buffer[body:end]))
+        self._needed = _HEADER + length
+        return start + self._needed if available >= self._needed else 0

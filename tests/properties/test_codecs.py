@@ -17,7 +17,7 @@ from messageapp.errors import RemoteProtocolError
 from messageapp.wire.commands import Call, Errors, ListEntry, Listing, PeerKey, make, parse_untrusted
 from messageapp.wire.login import Welcome
 from messageapp.wire.messages import HIDE_USER, M1, M2, M3, TLV_DEVICE, Alert, M2Core, M3Proof
-from messageapp.wire.records import Kind, Record, pad, unpad_untrusted
+from messageapp.wire.records import Kind, Record, checked_untrusted, pad
 from messageapp.wire.states import Role
 from messageapp_keys.codec import Malformed, Reader, tlvs
 from messageapp_keys.identity import IdentityBundle
@@ -159,15 +159,23 @@ def test_a_ratchet_counter_that_nobody_reaches(header: _Header, counter: int) ->
 
 @given(st.binary(max_size=3000))
 def test_record_padding(content: bytes) -> None:
-    padded = pad(content)
-    assert len(padded) % 256 == 0
-    assert unpad_untrusted(padded) == content
+    record = Record(Kind.EVENT, 7, b"frwd", content)
+    packed = record.pack()
+    assert len(packed) % 256 == 0
+    assert checked_untrusted(bytearray(packed)) == packed
+    assert Record.unpack(packed) == record
+
+
+@given(st.binary(max_size=600), st.integers(0, 3000))
+def test_another_padding_becomes_ours(content: bytes, zeros: int) -> None:
+    record = Record(Kind.EVENT, 7, b"frwd", content)
+    assert checked_untrusted(bytearray(record.encode() + b"\x80" + bytes(zeros))) == record.pack()
 
 
 @given(st.binary(max_size=60))
 def test_garbage_as_a_record(garbage: bytes) -> None:
     try:
-        record = Record.parse_untrusted(unpad_untrusted(garbage))
+        record = Record.unpack(checked_untrusted(bytearray(garbage)))
     except RemoteProtocolError:
         return
     assert pad(record.encode()).startswith(garbage.rstrip(b"\0"))
@@ -187,7 +195,7 @@ arguments = st.one_of(
 def test_arguments_of_replies(verb_and_argument: tuple[str, Any], identifier: int) -> None:
     verb, argument = verb_and_argument
     record = make(Kind.REPLY, identifier, verb, argument)
-    assert Record.parse_untrusted(record.encode()) == record
+    assert Record.unpack(record.pack()) == record
     assert parse_untrusted(Role.SERVER, record) == argument
 
 

@@ -6,13 +6,14 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trio
 import trio.testing
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -23,12 +24,14 @@ from messageapp.client.login import Account
 from messageapp.client.trust import Trust
 from messageapp.limits import Limits
 from messageapp.link import Link
+from messageapp.server.router import Router
 from messageapp.server.serve import Server
+from messageapp.sockets import BareSocketStream
 from messageapp.store.database import open_database
 from messageapp.wire.commands import Argument, Call, Listing, Raw, make
 from messageapp.wire.frames import FrameType
 from messageapp.wire.login import ClientLogin, LoggedIn, ServerLogin, ServerOffer, Welcome, m4_frame
-from messageapp.wire.records import Kind, Record
+from messageapp.wire.records import Kind, Packed, Record
 from messageapp.wire.states import Role
 from messageapp_keys.authority import make_ca, make_server_certificate
 from messageapp_keys.certificate import Certificate
@@ -38,6 +41,7 @@ from messageapp_keys.kem import SWIFT, Suite, TemporaryKey, generate_rsa
 from messageapp_keys.signing import algorithm_of
 
 SERVER_NAME = "chat.example"
+_FORWARD = Router._forward
 Stream = trio.StapledStream[Any, Any]
 OPEN_LIMITS = {"connections_per_second": 1e6, "connections_burst": 10**6, "handshakes_per_address": 10_000}
 """Memory streams count as one host; tests that are not about this have no bound on it."""
@@ -116,6 +120,10 @@ class MemoryDirectory:
 
     def find(self, name: str) -> IdentityBundle | None:
         return self.users.get(name)
+
+    def encoded(self, name: str) -> bytes | None:
+        bundle = self.find(name)
+        return None if bundle is None else bundle.encode()
 
     def changed(self) -> bool:
         return self._changed
@@ -307,6 +315,15 @@ class World:
             yield a, b
 
 
+async def dial(world: World) -> BareSocketStream:
+    """A connection to the world's server over TCP on this machine. Not on a mock clock."""
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with listener:
+        near = await trio.open_tcp_stream("127.0.0.1", listener.socket.getsockname()[1])
+        world.listener.send.send_nowait(BareSocketStream(await listener.accept()))
+    return BareSocketStream(near)
+
+
 @asynccontextmanager
 async def with_fake_server(world: World, name: str) -> AsyncIterator[tuple[Client, FakeServer]]:
     """A real client at a server by hand."""
@@ -401,8 +418,27 @@ def hold_back(far: Stream) -> trio.Event:
         await gate.wait()
         await deliver()
 
-    far.send_stream.send_all_hook = hook
+    def close() -> None:
+        pump()  # what was held back,
+        pump()  # and the end
+
+    pump = far.send_stream.close_hook
+    far.send_stream.send_all_hook, far.send_stream.close_hook = hook, close
     return gate
+
+
+Pass = Callable[[Record], None]
+
+
+def on_forward(monkeypatch: pytest.MonkeyPatch, forward: Callable[[Router, Any, Record, Pass], None]) -> None:
+    """From now on the server hands each record for a chat's peer to `forward`, which may `Pass` records on."""
+    real = _FORWARD
+
+    def each(self: Router, session: Any, records: list[Packed]) -> None:
+        for packed in records:
+            forward(self, session, Record.unpack(packed), lambda record: real(self, session, [record.pack()]))
+
+    monkeypatch.setattr(Router, "_forward", each)
 
 
 async def read_to_end(stream: Stream) -> bytes:

@@ -1,0 +1,69 @@
+"""A session leaves no cycles behind, so its memory comes back although the collector never looks at it."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections import Counter
+
+import trio
+import trio.testing
+
+from messageapp.server import garbage
+from messageapp.wire.commands import Nothing
+from support.world import World, dial, open_world
+
+CLIENTS = 5
+
+
+async def visit(world: World, rounds: int) -> None:
+    """Sessions over real sockets that begin, say something and end."""
+    for number in range(rounds):
+        peer = await world.raw("alice", stream=await dial(world), device=os.urandom(16))
+        await peer.ask("list", Nothing())
+        if number % 2:
+            await peer.ask("exit", Nothing())
+        await peer.close()
+    while world.server.router.session_count:
+        await trio.lowlevel.checkpoint()
+
+
+async def test_a_session_leaves_no_cycles() -> None:
+    with trio.fail_after(60):
+        async with open_world() as world:
+            await visit(world, 2)
+            gc.collect()
+            gc.disable()
+            try:
+                await visit(world, CLIENTS)
+                await trio.testing.wait_all_tasks_blocked()
+                gc.set_debug(gc.DEBUG_SAVEALL)
+                gc.collect()
+                left = Counter(type(found).__name__ for found in gc.garbage)
+            finally:
+                gc.set_debug(0)
+                gc.garbage.clear()
+                gc.enable()
+            assert {name: count for name, count in left.items() if count >= CLIENTS} == {}
+
+
+async def test_the_collector_is_spared_as_sessions_come_and_left_as_it_was(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    before, count = gc.get_threshold(), 0
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(garbage.keep_collections_short, lambda: count)
+            await trio.sleep(0.1)
+            first = gc.get_freeze_count()
+            assert first > 0
+            assert gc.get_threshold()[0] > before[0]
+            newer = [[number] for number in range(10_000)]
+            await trio.sleep(5)
+            assert gc.get_freeze_count() <= first
+            count = 300
+            await trio.sleep(2)
+            assert gc.get_freeze_count() >= first + len(newer)
+            nursery.cancel_scope.cancel()
+    assert gc.get_threshold() == before
+    assert gc.get_freeze_count() == 0
