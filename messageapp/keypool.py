@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import trio
 
-from messageapp_keys.kem import generate_rsa
+from messageapp_keys.kem import generate_rsa, prepare_rsa
 
 __all__ = ["KeySource", "RsaPool", "open_pool"]
 
@@ -83,9 +83,12 @@ class RsaPool:
 
 
 @asynccontextmanager
-async def open_pool(size: int, make: Callable[[], Any] = generate_rsa) -> AsyncIterator[RsaPool]:
+async def open_pool(
+    size: int, make: Callable[[], Any] = generate_rsa, prepare: Callable[[Any], None] = prepare_rsa
+) -> AsyncIterator[RsaPool]:
     """A pool with its thread. Leaving ends the thread after the key that it is making, without waiting for it.
 
+    `make` runs in the thread, then `prepare` in trio's, where the key will be used: a burst of logins finds it done.
     A thread of our own and not trio's, whose threads are lent to others afterwards with the low priority still on.
     """
     pool = RsaPool(size)
@@ -94,7 +97,11 @@ async def open_pool(size: int, make: Callable[[], Any] = generate_rsa) -> AsyncI
 
     def deliver(key: Any) -> None:
         with contextlib.suppress(trio.RunFinishedError):  # the server ended while the key was made
-            token.run_sync_soon(pool.put, key)
+            token.run_sync_soon(take_in, key)
+
+    def take_in(key: Any) -> None:
+        prepare(key)
+        pool.put(key)
 
     threading.Thread(target=pool.fill, args=(make, deliver, stop), name="rsa pool", daemon=True).start()
     try:

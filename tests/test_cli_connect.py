@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import socket
@@ -19,6 +20,13 @@ from messageapp_keys.identity import PrivateIdentity
 from support.processes import PASSPHRASE, save, write_certificates
 
 Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(autouse=True)
+def thaw() -> Iterator[None]:
+    """`connect` takes what is loaded out of the collector's sight, for the rest of a process that is not ours."""
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from messageapp_cli.render import (
     MAX_LINES,
     MAX_MARKS,
     error_line,
+    first_chat_lines,
     listing_lines,
     number_lines,
     one_line,
@@ -39,7 +40,7 @@ OTHER = "9" * 60
             ["bob left the chat", "It was not secure yet. If bob is told that your key changed: verify bob"],
         ),
         (ev.Keying("bob"), []),
-        (ev.ChatSecure("bob", "hybrid", False, True, NUMBER), ["CHAT IS SECURE! with bob"]),
+        (ev.ChatSecure("bob", "hybrid", False, True), ["CHAT IS SECURE! with bob"]),
         (ev.TextReceived("bob", "hello", 0, False), ["<bob> hello"]),
         (ev.TextReceived("bob", "", 0, False), ["<bob> "]),
         (ev.TextReceived("bob", "late", 0, True), ["<bob> late (late)"]),
@@ -66,14 +67,14 @@ def test_the_stable_texts(event: ev.Event, lines: list[str]) -> None:
 
 
 def test_the_first_chat_shows_the_number() -> None:
-    lines = render(ev.ChatSecure("bob", "hybrid", True, False, NUMBER))
-    assert lines[0] == "CHAT IS SECURE! with bob"
-    assert lines[2:5] == [
+    assert render(ev.ChatSecure("bob", "hybrid", True, False)) == ["CHAT IS SECURE! with bob"]
+    lines = first_chat_lines("bob", NUMBER)
+    assert lines[1:4] == [
         "safety number with bob:",
         "  00000 00001 00002 00003 00004 00005",
         "  00006 00007 00008 00009 00010 00011",
     ]
-    assert "/verify confirm" in lines[5]
+    assert "/verify confirm" in lines[4]
 
 
 def test_a_changed_key_shows_both_numbers() -> None:
@@ -113,7 +114,7 @@ def test_who_is_online() -> None:
 
 
 def test_numbers_in_two_rows() -> None:
-    assert number_lines("bob", NUMBER)[1:] == render(ev.ChatSecure("bob", "", True, False, NUMBER))[3:5]
+    assert number_lines("bob", NUMBER)[1:] == first_chat_lines("bob", NUMBER)[2:4]
 
 
 # strangers' text ------------------------------------------------------------------------------------------------------

@@ -134,7 +134,7 @@ def test_unused_flags_and_unknown_codes_are_ignored(parties: Parties) -> None:
         "flags": 0x80000002,
         "suites": (0x1A1A, SWIFT, 0x9999),
         "versions": (7, 2),
-        "sigalgs": (0x1234, PSS),
+        "sigalgs": (0x1234, P256),
     }
     assert parties("ann", **choices).ask("list")[0] == "list"
 
@@ -159,7 +159,7 @@ def test_the_same_device_replaces_and_another_is_counted(parties: Parties) -> No
 
 # ---- refusals before login
 
-GOOD_LISTS = b"\1\0\2" + b"\1\0\3" + b"\1\x08\4"
+GOOD_LISTS = b"\1\0\2" + b"\1\0\3" + b"\1\x04\3"
 TAIL = u(0, 4) + vec(b"127.0.0.1", 1)
 
 
@@ -176,12 +176,12 @@ def m1(
 
 BAD_FRAMES = {
     "magic": (frame(1, m1(b"MSGAPP\0\1")), 1),
-    "no versions": (frame(1, m1(lists=b"\0" + b"\1\0\3" + b"\1\x08\4")), 1),
-    "no suites": (frame(1, m1(lists=b"\1\0\2" + b"\0" + b"\1\x08\4")), 1),
-    "nine versions": (frame(1, m1(lists=b"\x09" + b"\0\2" * 9 + b"\1\0\3" + b"\1\x08\4")), 1),
-    "seventeen suites": (frame(1, m1(lists=b"\1\0\2" + b"\x11" + b"\0\3" * 17 + b"\1\x08\4")), 1),
-    "unknown version": (frame(1, m1(lists=b"\1\0\3" + b"\1\0\3" + b"\1\x08\4")), 3),
-    "unknown suite": (frame(1, m1(lists=b"\1\0\2" + b"\1\0\x09" + b"\1\x08\4")), 3),
+    "no versions": (frame(1, m1(lists=b"\0" + b"\1\0\3" + b"\1\x04\3")), 1),
+    "no suites": (frame(1, m1(lists=b"\1\0\2" + b"\0" + b"\1\x04\3")), 1),
+    "nine versions": (frame(1, m1(lists=b"\x09" + b"\0\2" * 9 + b"\1\0\3" + b"\1\x04\3")), 1),
+    "seventeen suites": (frame(1, m1(lists=b"\1\0\2" + b"\x11" + b"\0\3" * 17 + b"\1\x04\3")), 1),
+    "unknown version": (frame(1, m1(lists=b"\1\0\3" + b"\1\0\3" + b"\1\x04\3")), 3),
+    "unknown suite": (frame(1, m1(lists=b"\1\0\2" + b"\1\0\x09" + b"\1\x04\3")), 3),
     "unusable sigalg": (frame(1, m1(lists=b"\1\0\2" + b"\1\0\3" + b"\1\x08\7")), 3),
     "no name": (frame(1, m1(user=b"")), 1),
     "hidden with a name": (frame(1, m1(tail=u(1, 4) + vec(b"127.0.0.1", 1))), 1),

@@ -83,6 +83,10 @@ class Maker:
         return self.last
 
 
+def nothing(key: int) -> None:
+    pass
+
+
 async def until(true: Callable[[], bool]) -> None:
     with trio.fail_after(10):
         while not true():  # noqa: ASYNC110 - a thread of its own makes it true
@@ -93,7 +97,7 @@ async def test_the_pool_fills_to_its_size_and_no_further() -> None:
     maker = Maker()
     for _ in range(100):
         maker.allowed.release()
-    async with open_pool(5, maker) as pool:
+    async with open_pool(5, maker, nothing) as pool:
         await until(lambda: len(pool) == 5)
         await trio.sleep(0.05)
         assert (len(pool), maker.last) == (5, 5)
@@ -105,7 +109,7 @@ async def test_the_pool_fills_to_its_size_and_no_further() -> None:
 
 async def test_an_empty_pool_keeps_nobody_but_who_waits() -> None:
     maker = Maker()
-    async with open_pool(2, maker) as pool:
+    async with open_pool(2, maker, nothing) as pool:
         assert pool.take_nowait() is None
         async with trio.open_nursery() as nursery:
             got = []
@@ -125,7 +129,7 @@ async def test_leaving_ends_the_thread_without_waiting_for_the_key_under_way(fil
     maker = Maker()
     before = set(threading.enumerate())
     with trio.fail_after(10):
-        async with open_pool(1, maker) as pool:
+        async with open_pool(1, maker, nothing) as pool:
             (thread,) = set(threading.enumerate()) - before
             if filled:
                 maker.allowed.release()
@@ -144,13 +148,33 @@ def test_a_key_made_after_the_run_is_dropped_in_silence() -> None:
 
     async def main() -> None:
         before = set(threading.enumerate())
-        async with open_pool(1, maker):
+        async with open_pool(1, maker, nothing):
             threads.extend(set(threading.enumerate()) - before)
 
     trio.run(main)
     maker.allowed.release()
     threads[0].join(10)
     assert not threads[0].is_alive()
+
+
+async def test_a_key_is_prepared_in_the_thread_that_will_use_it_before_anybody_gets_it() -> None:
+    """What OpenSSL makes at a key's first use, it makes for each thread."""
+    maker, steps = Maker(), list[tuple[str, int, str]]()
+
+    def prepare(key: int) -> None:
+        steps.append(("prepared", key, threading.current_thread().name))
+
+    maker.allowed.release(5)
+    with trio.fail_after(10):
+        async with open_pool(2, maker, prepare) as pool:
+            for expected in (1, 2, 3):
+                key = await pool.take()
+                steps.append(("taken", key, threading.current_thread().name))
+                assert key == expected
+    here = threading.current_thread().name
+    for key in (1, 2, 3):
+        assert steps.index(("prepared", key, here)) < steps.index(("taken", key, here))
+    assert maker.threads == {"rsa pool"}
 
 
 async def test_real_keys_are_what_the_suites_take() -> None:

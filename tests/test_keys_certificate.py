@@ -226,12 +226,13 @@ def test_the_kinds_of_leaf_key(kind: str, sigalg: int) -> None:
     assert not leaf.verifying_key.verify_untrusted(b"label", b"bodY", signature)
 
 
-def test_defaults_make_rsa_3072_keys() -> None:
+def test_defaults_are_an_rsa_3072_key_for_the_ca_and_a_p256_key_for_the_server() -> None:
     ca_key, root = make_ca(NOW)
+    assert isinstance(ca_key, rsa.RSAPrivateKey)
+    assert (ca_key.key_size, ca_key.public_key().public_numbers().e) == (3072, 65537)
     key, cert = make_server_certificate(ca_key, root, ["chat.example"], NOW)
-    for made in (ca_key, key):
-        assert isinstance(made, rsa.RSAPrivateKey)
-        assert (made.key_size, made.public_key().public_numbers().e) == (3072, 65537)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    assert isinstance(key.curve, ec.SECP256R1)
     verify(cert, root=root)
 
 
@@ -595,6 +596,21 @@ def test_a_country_of_many_letters_gives_no_warning() -> None:
         verify_chain_untrusted([odd], ca()[1], "chat.example", NOW)
     assert caught.value.reason is Refusal.WRONG_CA
     assert describe(load_certificate_untrusted(odd)).issuer == "C=Evil CA"
+
+
+def test_a_signature_with_unused_bits_is_refused() -> None:
+    """No key signed that number, and the library takes it where the bits are 0."""
+    while True:
+        cert = make_server_certificate(*ca(), NAMES, NOW, leaf_key())[1]
+        if not cert.signature[-1] & 1:
+            break
+    der = bytearray(certificate_der(cert))
+    verify_chain_untrusted([bytes(der)], ca()[1], "chat.example", NOW)
+    assert der[-len(cert.signature) - 1] == 0
+    der[-len(cert.signature) - 1] = 1
+    with pytest.raises(CertificateRefused) as caught:
+        verify_chain_untrusted([bytes(der)], ca()[1], "chat.example", NOW)
+    assert caught.value.reason is Refusal.MALFORMED
 
 
 @settings(max_examples=1000, deadline=None)

@@ -20,6 +20,7 @@ from messageapp_keys.kem import (
     Suite,
     TemporaryKey,
     encapsulate_untrusted,
+    prepare_rsa,
 )
 from messageapp_keys.signing import public_der
 from support.keys import rsa_key, seeded, temporary
@@ -267,3 +268,11 @@ def test_a_temporary_key_shows_nothing() -> None:
     key = temporary(HYBRID)
     assert repr(key) == "<TemporaryKey hybrid>"
     assert len(key.fingerprint) == 32
+
+
+def test_a_prepared_key_is_as_good_as_before() -> None:
+    key = rsa_key("temporary")
+    prepare_rsa(key)
+    temporary_key = TemporaryKey(CLASSIC, [key])
+    encapsulated, secret = encapsulate_untrusted(CLASSIC, temporary_key.public, os.urandom)
+    assert temporary_key.decapsulate_untrusted(encapsulated, REJECTION) == secret

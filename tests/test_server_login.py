@@ -332,6 +332,75 @@ def test_the_limits_of_the_protocol_are_the_defaults() -> None:
     assert (limits.ping_seconds, limits.dead_seconds, limits.ring_seconds) == (60, 150, 60)
 
 
+# many at once ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_storm_of_logins_is_served(autojump_clock: trio.testing.MockClock) -> None:
+    with trio.fail_after(600):
+        limits = some_limits(handshakes=1000, handshakes_crowded=1000)
+        async with open_world(limits) as world, trio.open_nursery() as nursery:
+            names = [f"user{number}" for number in range(100)]
+            for name in names:
+                world.directory.enrol(name, identity("alice").bundle)
+
+            async def log_in(name: str) -> None:
+                login, link = world.login(name), Link(world.connect(), Role.CLIENT)
+                login._identity = identity("alice")
+                await link.send_frame(FrameType.M1, login.start())
+                m2 = await link.receive_frame()
+                await link.send_frame(FrameType.M3, login.receive_m2_untrusted(m2, datetime.now(UTC)))
+                login.receive_m4_untrusted(await link.receive_frame())
+
+            for name in names:
+                nursery.start_soon(log_in, name)
+            await trio.testing.wait_all_tasks_blocked()
+            assert {session.user for session in world.server.router.sessions()} == set(names)
+
+
+async def test_the_time_in_line_is_not_the_clients(autojump_clock: trio.testing.MockClock) -> None:
+    """Eight seconds of the ten pass while others compute; the client may take six for its part all the same."""
+    with trio.fail_after(60):
+        async with open_world() as world:
+            crowd = [world.connect() for _ in range(5)]  # a few alone would not stand in line
+            await trio.testing.wait_all_tasks_blocked()
+            await world.server.turns.take()
+            link, login = Link(world.connect(), Role.CLIENT), world.login("alice")
+            world.directory.enrol("alice", identity("alice").bundle)
+            await link.send_frame(FrameType.M1, login.start())
+            await trio.sleep(8)
+            crowd += [world.connect() for _ in range(5)]  # the first have given up
+            await world.server.turns.give_back()
+            m3 = login.receive_m2_untrusted(await link.receive_frame(), datetime.now(UTC))
+            await trio.sleep(6)
+            await link.send_frame(FrameType.M3, m3)
+            login.receive_m4_untrusted(await link.receive_frame())
+
+
+async def test_a_client_does_not_get_more_time_than_it_waited_for(autojump_clock: trio.testing.MockClock) -> None:
+    with trio.fail_after(60):
+        async with open_world() as world:
+            crowd = [world.connect() for _ in range(5)]
+            await trio.testing.wait_all_tasks_blocked()
+            await world.server.turns.take()
+            link, started = Link(world.connect(), Role.CLIENT), trio.current_time()
+            await link.send_frame(FrameType.M1, world.login("alice").start())
+            await trio.sleep(4)
+            await world.server.turns.give_back()
+            await link.receive_frame()
+            assert await read_to_end(link.stream) == alert(SLOW)  # type: ignore[arg-type]
+            assert trio.current_time() - started == pytest.approx(14)
+            assert len(crowd) == 5
+
+
+async def test_a_few_do_not_stand_in_line(autojump_clock: trio.testing.MockClock) -> None:
+    with trio.fail_after(60):
+        async with open_world() as world:
+            await world.server.turns.take()
+            started = trio.current_time()
+            await world.raw("alice")
+            assert trio.current_time() == started
+
+
 # the pool ---------------------------------------------------------------------------------------------------------
 
 

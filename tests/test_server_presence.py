@@ -11,6 +11,8 @@ import pytest
 
 from messageapp.server.presence import RULES, Message, Presence
 from messageapp.wire.commands import Call, Errors, Invite, Left, ListEntry, Listing, PeerKey, UserState
+from messageapp_keys.identity import PrivateIdentity
+from messageapp_keys.pem import export_public_pem
 
 IDLE, RINGING, IN_CHAT, CALLING = UserState.IDLE, UserState.RINGING, UserState.IN_CHAT, UserState.CALLING
 RING = 60.0
@@ -43,6 +45,10 @@ class Device:
                 self.believes = None
 
 
+def pem_of(bundle: bytes) -> bytes:
+    return b"pem of " + bundle
+
+
 def invite_of(user: str) -> bytes:
     return user.encode() * 16
 
@@ -53,7 +59,7 @@ class Office:
     KEYS = {"A": b"\1", "B": b"\2", "C": b"\3"}  # noqa: RUF012
 
     def __init__(self, *labels: str) -> None:
-        self.presence: Presence[Device] = Presence(RING)
+        self.presence: Presence[Device] = Presence(RING, pem_of)
         self.devices: dict[str, Device] = {}
         self.sent: list[Message[Device]] = []
         for label in labels:
@@ -61,7 +67,7 @@ class Office:
 
     def join(self, label: str) -> None:
         device = self.devices[label] = Device(label[0], label)
-        self.presence.join(device, self.KEYS[label[0]], b"bundle of " + label[:1].encode(), b"pem")
+        self.presence.join(device, self.KEYS[label[0]], b"bundle of " + label[:1].encode())
 
     def told(self, messages: list[Message[Device]]) -> list[Message[Device]]:
         for message in messages:
@@ -112,6 +118,37 @@ class Office:
         return (*rows, tuple(sorted((label, device.believes) for label, device in self.devices.items())))
 
 
+def test_pem_is_made_for_a_call_that_is_answered_and_not_before() -> None:
+    made: list[bytes] = []
+    office = Office()
+
+    def make(bundle: bytes) -> bytes:
+        made.append(bundle)
+        return b"pem"
+
+    office.presence = Presence(RING, make)
+    for label in ("A1", "A2", "B1"):
+        office.join(label)
+    office.chat("A1", "B")
+    assert made == []
+    office.acpt("B1", "A")
+    assert sorted(made) == [b"bundle of A", b"bundle of B"]
+
+
+def test_keys_are_handed_out_in_pem_as_they_are_exported() -> None:
+    presence: Presence[Device] = Presence(RING)
+    who = {user: PrivateIdentity.generate("ed25519").bundle for user in "AB"}
+    devices = {user: Device(user, f"{user}1") for user in "AB"}
+    for user, device in devices.items():
+        presence.join(device, who[user].key_id, who[user].encode())
+    presence.chat(devices["A"], Call("B", invite_of("A")), 0.0)
+    told = presence.accept(devices["B"], Call("A", invite_of("A")))
+    found = {message.session.user: message.argument for message in told if message.verb == "pubk"}
+    for user, peer in (("A", "B"), ("B", "A")):
+        argument: Any = found[user]
+        assert (argument.bundle, argument.pem) == (who[peer].encode(), export_public_pem(who[peer]).encode())
+
+
 # each row ---------------------------------------------------------------------------------------------------------
 
 
@@ -160,8 +197,8 @@ def test_accepting_gives_both_the_others_key() -> None:
     assert office.state("A") is office.state("B") is IN_CHAT
     assert office.got() == {("A1", "pubk", False), ("B2", "pubk", True), ("B1", "cach", False)}
     keys = {message.session.label: message.argument for message in office.sent}
-    assert keys["A1"] == PeerKey(invite_of("A"), True, "B", b"bundle of B", b"pem")
-    assert keys["B2"] == PeerKey(invite_of("A"), False, "A", b"bundle of A", b"pem")
+    assert keys["A1"] == PeerKey(invite_of("A"), True, "B", b"bundle of B", b"pem of bundle of B")
+    assert keys["B2"] == PeerKey(invite_of("A"), False, "A", b"bundle of A", b"pem of bundle of A")
 
 
 @pytest.mark.parametrize("first", ["A", "B"])
@@ -174,8 +211,8 @@ def test_glare_ends_in_one_chat_and_the_smaller_key_is_the_caller(first: str) ->
     keys = {message.session.label: message for message in office.sent if message.verb == "pubk"}
     caller, receiver = (f"{first}1", f"{second}2") if first == "A" else (f"{second}2", f"{first}1")
     assert set(keys) == {caller, receiver}
-    assert keys[caller].argument == PeerKey(invite_of("A"), True, "B", b"bundle of B", b"pem")
-    assert keys[receiver].argument == PeerKey(invite_of("A"), False, "A", b"bundle of A", b"pem")
+    assert keys[caller].argument == PeerKey(invite_of("A"), True, "B", b"bundle of B", b"pem of bundle of B")
+    assert keys[receiver].argument == PeerKey(invite_of("A"), False, "A", b"bundle of A", b"pem of bundle of A")
     assert [message.session.label for message in office.sent if message.reply] == [f"{second}2"]
     assert office.presence.chat_peer(office.devices[caller]) is office.devices[receiver]
     assert office.presence.chat_peer(office.devices[receiver]) is office.devices[caller]
@@ -516,7 +553,7 @@ def test_every_row_is_named_by_something() -> None:
         [("chat", "A1", "B"), ("expire",), ("chat", "A1", "B"), ("leave", "B1")],
     ):
         office = Office()
-        office.presence = Watched(RING)
+        office.presence = Watched(RING, pem_of)
         for label in ("A1", "B1", "C1"):
             office.join(label)
         for step in scenario:

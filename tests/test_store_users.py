@@ -94,9 +94,26 @@ def test_a_directory_that_cannot_be_written(database: sqlite3.Connection) -> Non
 def test_a_directory_that_cannot_be_read(database: sqlite3.Connection) -> None:
     directory = SqliteDirectory(database)
     database.close()
-    for read in (lambda: directory.find("alice"), directory.changed):
+    for read in (lambda: directory.find("alice"), lambda: directory.encoded("alice"), directory.changed):
         with pytest.raises(DirectoryUnreadable):
             read()
+
+
+def test_the_bytes_of_a_bundle_are_given_for_the_registered_spelling_as_they_are(
+    path: Path, database: sqlite3.Connection
+) -> None:
+    """Also those of a damaged row, which `find` takes for nobody's."""
+    directory, other = SqliteDirectory(database), open_database(path, "server")
+    assert directory.encoded("Alice") is None
+    add_user(other, "Alice", BUNDLE, 1)
+    assert directory.encoded("Alice") == BUNDLE.encode()
+    assert [directory.encoded(name) for name in ("alice", "ALICE", "bob", "")] == [None] * 4
+    other.execute("UPDATE users SET bundle = x'0102'")
+    assert directory.encoded("Alice") == b"\1\2"
+    assert directory.find("Alice") is None
+    remove_user(other, "Alice")
+    assert directory.encoded("Alice") is None
+    other.close()
 
 
 def test_a_running_server_sees_what_others_change(path: Path, database: sqlite3.Connection) -> None:

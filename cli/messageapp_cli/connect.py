@@ -11,12 +11,15 @@ from typing import Any, Final
 
 import click
 
+from .loading import loading
 from .options import UsernameType, ask_passphrase, home_option, passphrase_option
 
 __all__ = ["connect", "converse", "has_terminal"]
 
 _PORT: Final = 8081
 _RSA_POOL: Final = 2  # for being called (protocol §8)
+_AFTER_LOGIN: Final = ("messageapp.client.client", "messageapp.keypool", "messageapp_cli.repl")
+_SWITCH_SECONDS: Final = 0.0005  # not 5 ms: keys are made while the screen's thread draws, and wait for it each time
 
 
 @click.command()
@@ -49,24 +52,27 @@ def connect(
     home: Any,
 ) -> int:
     """Log in to the server at HOST (127.0.0.1) and PORT (8081), and chat."""
-    import trio
-
-    from messageapp.client.login import Account
     from messageapp.client.trust import Trust
     from messageapp.store.database import open_database
     from messageapp.store.identities import find_identity, unseal
-    from messageapp_keys.kem import DEFAULT_SUITES, SUITES
 
     from .hardening import forbid_core_dumps
 
     forbid_core_dumps()
     sealed = find_identity(home, user)
     server = _server_name(host)
+    plain = plain or not has_terminal()
     database = open_database(home.trust(sealed.user), "account")
     try:
         trust = Trust(database, sealed.user, sealed.bundle, lambda: time.time_ns() // 1_000_000)
         ca_pem = _authority(home, trust, server, port, ca)
-        identity = unseal(sealed, ask_passphrase(passphrase_file, f"passphrase for {sealed.user}"))
+        with loading(*_AFTER_LOGIN, "messageapp_cli.plain" if plain else "messageapp_cli.terminal"):
+            identity = unseal(sealed, ask_passphrase(passphrase_file, f"passphrase for {sealed.user}"))
+        import trio
+
+        from messageapp.client.login import Account
+        from messageapp_keys.kem import DEFAULT_SUITES, SUITES
+
         suites = [known for known in SUITES.values() if known.name == suite] or list(DEFAULT_SUITES)
         account = Account(
             user=sealed.user,
@@ -81,7 +87,6 @@ def connect(
             trust_server=trust_server,
             revoked=None if crl is None else _load_crl(crl),
         )
-        plain = plain or not has_terminal()
         return trio.run(_connect, account, host, port, plain)
     finally:
         database.close()
@@ -173,6 +178,8 @@ async def converse(client: Any, *, plain: bool) -> int:
         from .plain import open_plain as open_console
     else:
         from .terminal import open_terminal as open_console  # type: ignore[assignment]
+
+        sys.setswitchinterval(_SWITCH_SECONDS)
 
     outcome: list[Any] = []
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP, *([signal.SIGINT] if plain else [])) as signals:

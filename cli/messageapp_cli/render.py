@@ -16,7 +16,7 @@ from messageapp.errors import ConnectionCut, MessageAppError
 from messageapp.wire.commands import Listing, UserState
 from messageapp_keys.fingerprint import group_digits
 
-__all__ = ["error_line", "listing_lines", "number_lines", "one_line", "render", "safe_lines"]
+__all__ = ["error_line", "first_chat_lines", "listing_lines", "number_lines", "one_line", "render", "safe_lines"]
 
 REPLACEMENT: Final = "\ufffd"
 MAX_LINES: Final = 1000  # of one message; a flood of empty lines would wipe the screen's history
@@ -91,19 +91,18 @@ def _changed(event: ev.KeyChanged) -> list[str]:
     ]
 
 
-def _secure(event: ev.ChatSecure) -> list[str]:
-    lines = [f"CHAT IS SECURE! with {event.peer}"]
-    if event.first:
-        lines += [
-            f"This is the first chat with {event.peer}; the key is remembered from now on.",
-            *number_lines(event.peer, event.number),
-            f"Compare it with {event.peer} by another way (in person, on the telephone), then: /verify confirm",
-        ]
-    return lines
+def first_chat_lines(peer: str, number: str) -> list[str]:
+    """What follows `CHAT IS SECURE!` where the key was pinned now."""
+    return [
+        f"This is the first chat with {peer}; the key is remembered from now on.",
+        *number_lines(peer, number),
+        f"Compare it with {peer} by another way (in person, on the telephone), then: /verify confirm",
+    ]
 
 
 _SIMPLE: Final[Mapping[type[object], str]] = {
     ev.IncomingCall: "REQUEST TO CHAT FROM: <{peer}> ACCEPT?",
+    ev.ChatSecure: "CHAT IS SECURE! with {peer}",
     ev.UndecryptableText: "error: a message from {peer} could not be decrypted; nothing of it is shown",
 }
 
@@ -116,8 +115,6 @@ def render(event: ev.Event) -> list[str]:
             lines = [f"<{peer}> {line}{tail}" for line in safe_lines(text)]
             more = len(lines) - MAX_LINES
             return lines if more <= 0 else [*lines[:MAX_LINES], f"error: {more:,} more lines from {peer} are not shown"]
-        case ev.ChatSecure():
-            return _secure(event)
         case ev.KeyChanged():
             return _changed(event)
         case ev.ChatOver(peer, by_us, disconnected, secure):

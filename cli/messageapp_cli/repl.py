@@ -24,7 +24,7 @@ from . import modes
 from .commands import help_lines
 from .console import BadInput, Completion, Console, EndOfInput, Input, Interrupt, Line
 from .modes import Complain, Run, Say, Screen
-from .render import error_line, listing_lines, number_lines, one_line, render
+from .render import error_line, first_chat_lines, listing_lines, number_lines, one_line, render
 
 __all__ = ["Repl"]
 
@@ -138,6 +138,9 @@ class Repl:
             lines = [clock + line for line in lines]
         if lines:
             self._write(*lines)
+        if isinstance(event, ev.ChatSecure) and event.first:  # the number takes a moment: the line above is out by then
+            number = self._client.account.trust.pinned_number(event.peer, self._client.server_name)
+            self._write(*first_chat_lines(event.peer, number))
         self._console.refresh()
         self._changed.set()
         self._changed = trio.Event()

@@ -110,6 +110,7 @@ async def _serve(home: Any, host: str | None, port: int, names: list[str], limit
     from messageapp.errors import UnusableSetup
     from messageapp.keypool import open_pool
     from messageapp.server.directory import SqliteDirectory
+    from messageapp.server.garbage import keep_collections_short
     from messageapp.server.serve import SERVER_SUITES, Server, open_listeners
     from messageapp.server.setup import prepare_server
     from messageapp.store.database import open_database
@@ -139,6 +140,7 @@ async def _serve(home: Any, host: str | None, port: int, names: list[str], limit
                     async with trio.open_nursery() as nursery:
                         nursery.start_soon(_stop_on_signal, signals, server.shutdown)
                         await pool.stocked(_FIRST_KEYS)
+                        nursery.start_soon(keep_collections_short, lambda: server.router.session_count)
                         await nursery.start(_serve_to_the_end, server, listeners, nursery.cancel_scope)
                         for listener in listeners:
                             click.echo(f"listening on {_shown(listener.socket.getsockname())}")

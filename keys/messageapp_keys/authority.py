@@ -9,7 +9,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ed25519, mldsa, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from .certificate_reading import CertificateRefused, Refusal, address_of, folded, in_utc, leaf_names
@@ -55,13 +55,13 @@ def make_server_certificate(
 ) -> tuple[PrivateKey, x509.Certificate]:
     """A server certificate for ``names`` (DNS names and IP texts, kept in order; the first is also the common name).
 
-    Valid from an hour ago, for 398 days or until the CA ends. Makes an RSA-3072 key unless one is given: not for the
-    event loop. Raises ValueError without a name, for one that is not ASCII and for a naive ``now``.
-    Source: protocol §3.2.
+    Valid from an hour ago, for 398 days or until the CA ends. Makes a P-256 key unless one is given: it signs M2 in
+    each login, thirty times faster than one of RSA-3072 of the same strength. Raises ValueError without a name, for one
+    that is not ASCII and for a naive ``now``. Source: protocol §3.2.
     """
     if not names:
         raise ValueError("a server certificate needs a name")
-    key = key or rsa.generate_private_key(RSA_EXPONENT, _RSA_BITS)
+    key = key or ec.generate_private_key(ec.SECP256R1())
     start = in_utc(now).replace(microsecond=0) - _CLOCK_SKEW
     end = min(start + MAX_LEAF_LIFETIME, ca_cert.not_valid_after_utc)
     issuer_id = ca_cert.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value

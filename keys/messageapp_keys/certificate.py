@@ -118,6 +118,8 @@ def verify_chain_untrusted(
         raise CertificateRefused(Refusal.CHAIN, sentence)
     with reading():
         chain = [x509.load_der_x509_certificate(der) for der in chain_der]
+        for der, cert in zip(chain_der, chain, strict=True):
+            _check_whole_bytes(der, cert.signature)
     try:
         verifier = _policy(ca, now).build_server_verifier(_subject(server_name))
     except ValueError:
@@ -135,6 +137,15 @@ def verify_chain_untrusted(
             _check_revocation(path[:-1], ca, crl, now)
         algorithm = VerifyingKey.of(key).algorithm
         return ServerLeaf(chain[0], key, (int(algorithm),), spki_hash(chain[0]), tuple(leaf_names(chain[0])))
+
+
+def _check_whole_bytes(der: bytes, signature: bytes) -> None:
+    """ValueError where the signature's BIT STRING says that it has unused bits.
+
+    The library takes that, if they are 0: one certificate would have several encodings.
+    """
+    if der[-len(signature) - 1]:
+        raise ValueError("a signature has whole bytes")
 
 
 def _policy(ca: x509.Certificate, now: datetime) -> verification.PolicyBuilder:

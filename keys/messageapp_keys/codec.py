@@ -6,8 +6,9 @@ byte. `Malformed` is the only exception that reading raises.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+from collections.abc import Mapping
+from typing import Final
 
 __all__ = [
     "Malformed",
@@ -24,50 +25,48 @@ __all__ = [
     "vec24",
 ]
 
+_NOT_PRINTABLE: Final = re.compile(rb"[^\x21-\x7e]")
+
 
 class Malformed(ValueError):
     """Bytes from outside do not have the form that the protocol asks for."""
 
 
-def _uint(value: int, size: int) -> bytes:
-    return value.to_bytes(size, "big")
-
-
 def u8(value: int) -> bytes:
-    return _uint(value, 1)
+    return value.to_bytes(1, "big")
 
 
 def u16(value: int) -> bytes:
-    return _uint(value, 2)
+    return value.to_bytes(2, "big")
 
 
 def u24(value: int) -> bytes:
-    return _uint(value, 3)
+    return value.to_bytes(3, "big")
 
 
 def u32(value: int) -> bytes:
-    return _uint(value, 4)
+    return value.to_bytes(4, "big")
 
 
 def u64(value: int) -> bytes:
-    return _uint(value, 8)
+    return value.to_bytes(8, "big")
 
 
 def vec8(data: bytes) -> bytes:
-    return _uint(len(data), 1) + data
+    return len(data).to_bytes(1, "big") + data
 
 
 def vec16(data: bytes) -> bytes:
-    return _uint(len(data), 2) + data
+    return len(data).to_bytes(2, "big") + data
 
 
 def vec24(data: bytes) -> bytes:
-    return _uint(len(data), 3) + data
+    return len(data).to_bytes(3, "big") + data
 
 
-def tlvs(entries: dict[int, bytes]) -> bytes:
+def tlvs(entries: Mapping[int, bytes]) -> bytes:
     """Entries in ascending order of type, each `u16 type | vec16 value`."""
-    return b"".join(u16(kind) + vec16(value) for kind, value in sorted(entries.items()))
+    return b"".join([u16(kind) + vec16(value) for kind, value in sorted(entries.items())])
 
 
 class Reader:
@@ -78,6 +77,13 @@ class Reader:
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._position = 0
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.end()
 
     @property
     def position(self) -> int:
@@ -98,32 +104,29 @@ class Reader:
         self._position = end
         return piece
 
-    def _uint(self, size: int) -> int:
-        return int.from_bytes(self.take(size), "big")
-
     def u8(self) -> int:
-        return self._uint(1)
+        return self.take(1)[0]
 
     def u16(self) -> int:
-        return self._uint(2)
+        return int.from_bytes(self.take(2), "big")
 
     def u24(self) -> int:
-        return self._uint(3)
+        return int.from_bytes(self.take(3), "big")
 
     def u32(self) -> int:
-        return self._uint(4)
+        return int.from_bytes(self.take(4), "big")
 
     def u64(self) -> int:
-        return self._uint(8)
+        return int.from_bytes(self.take(8), "big")
 
     def vec8(self) -> bytes:
-        return self.take(self._uint(1))
+        return self.take(self.take(1)[0])
 
     def vec16(self) -> bytes:
-        return self.take(self._uint(2))
+        return self.take(int.from_bytes(self.take(2), "big"))
 
     def vec24(self) -> bytes:
-        return self.take(self._uint(3))
+        return self.take(int.from_bytes(self.take(3), "big"))
 
     def rest(self) -> bytes:
         return self.take(len(self._data) - self._position)
@@ -147,14 +150,11 @@ class Reader:
 
 
 def ascii_text(data: bytes) -> str:
-    if not all(0x20 < byte < 0x7F for byte in data):
+    if _NOT_PRINTABLE.search(data):
         raise Malformed("a name is not printable ASCII")
     return data.decode("ascii")
 
 
-@contextmanager
-def reading_untrusted(data: bytes) -> Iterator[Reader]:
+def reading_untrusted(data: bytes) -> Reader:
     """Read a whole structure: leaving the block checks that nothing is left over."""
-    reader = Reader(data)
-    yield reader
-    reader.end()
+    return Reader(data)

@@ -26,11 +26,12 @@ from .signing import (
     sign,
 )
 
-__all__ = ["IdentityBundle", "PrivateIdentity", "read_signatures", "write_signatures"]
+__all__ = ["IdentityBundle", "PrivateIdentity", "key_id_of", "read_signatures", "write_signatures"]
 
 RSA_BITS: Final = 3072
 _FIRST: Final = (SignatureAlgorithm.RSA_PSS, SignatureAlgorithm.ED25519)
-_ALLOWED: Final = {(first,) for first in _FIRST} | {(first, SignatureAlgorithm.ML_DSA_65) for first in _FIRST}
+_SECOND: Final = SignatureAlgorithm.ML_DSA_65
+_ALLOWED: Final = {(int(first),) for first in _FIRST} | {(int(first), int(_SECOND)) for first in _FIRST}
 
 Signatures = tuple[tuple[int, bytes], ...]
 
@@ -44,7 +45,12 @@ def read_signatures(reader: Reader) -> Signatures:
     count = reader.u8()
     if count not in (1, 2):
         raise Malformed("there are one or two signatures")
-    return tuple((reader.u16(), reader.vec16()) for _ in range(count))
+    return tuple([(reader.u16(), reader.vec16()) for _ in range(count)])
+
+
+def key_id_of(encoded: bytes) -> bytes:
+    """[32] The key_id of the bundle with this encoding (protocol §3.1), unread."""
+    return hash_labelled(labels.IDENTITY, encoded)
 
 
 @dataclass(frozen=True)
@@ -54,25 +60,25 @@ class IdentityBundle:
     keys: tuple[tuple[int, bytes], ...]
 
     def encode(self) -> bytes:
-        return u8(len(self.keys)) + b"".join(u16(algorithm) + vec16(der) for algorithm, der in self.keys)
+        return u8(len(self.keys)) + b"".join([u16(algorithm) + vec16(der) for algorithm, der in self.keys])
 
     @cached_property
     def key_id(self) -> bytes:
-        return hash_labelled(labels.IDENTITY, self.encode())
+        return key_id_of(self.encode())
 
     @cached_property
     def _verifiers(self) -> tuple[VerifyingKey, ...]:
-        return tuple(load_verifying_key_untrusted(algorithm, der) for algorithm, der in self.keys)
+        return tuple([load_verifying_key_untrusted(algorithm, der) for algorithm, der in self.keys])
 
     @classmethod
     def parse_untrusted(cls, data: bytes) -> IdentityBundle:
         """`Malformed` for a combination, key or encoding that the protocol does not take."""
         with reading_untrusted(data) as reader:
-            bundle = cls(tuple((reader.u16(), reader.vec16()) for _ in range(reader.u8())))
+            bundle = cls(tuple([(reader.u16(), reader.vec16()) for _ in range(reader.u8())]))
         return bundle.checked_untrusted()
 
     def checked_untrusted(self) -> IdentityBundle:
-        if tuple(algorithm for algorithm, _ in self.keys) not in _ALLOWED:
+        if tuple([algorithm for algorithm, _ in self.keys]) not in _ALLOWED:
             raise Malformed("an identity is RSA or Ed25519, alone or together with ML-DSA-65")
         try:
             _ = self._verifiers

@@ -6,9 +6,11 @@ or in another message of this one (the original's login signature was valid in a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from functools import lru_cache
+from typing import Any, Final
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
@@ -41,7 +43,9 @@ _OIDS: Final = {
     0x0905: bytes.fromhex("0609608648016503040312"),
 }
 _PREFIX: Final = b"\x20" * 64
-_PSS: Final = padding.PSS(padding.MGF1(hashes.SHA256()), salt_length=32)
+_SHA256: Final = hashes.SHA256()
+_PSS: Final = padding.PSS(padding.MGF1(_SHA256), salt_length=32)
+_ECDSA: Final = ec.ECDSA(_SHA256)
 
 
 class SignatureAlgorithm(IntEnum):
@@ -51,21 +55,45 @@ class SignatureAlgorithm(IntEnum):
     ML_DSA_65 = 0x0905
 
 
+_KINDS: Final = {
+    SignatureAlgorithm.RSA_PSS: (rsa.RSAPublicKey, rsa.RSAPrivateKey),
+    SignatureAlgorithm.ECDSA_P256: (ec.EllipticCurvePublicKey, ec.EllipticCurvePrivateKey),
+    SignatureAlgorithm.ED25519: (ed25519.Ed25519PublicKey, ed25519.Ed25519PrivateKey),
+    SignatureAlgorithm.ML_DSA_65: (mldsa.MLDSA65PublicKey, mldsa.MLDSA65PrivateKey),
+}
+# In ML-DSA the label is also the context string of FIPS 204.
+_SIGN: Final[dict[SignatureAlgorithm, Callable[[Any, bytes, bytes], bytes]]] = {
+    SignatureAlgorithm.RSA_PSS: lambda key, message, label: key.sign(message, _PSS, _SHA256),
+    SignatureAlgorithm.ECDSA_P256: lambda key, message, label: key.sign(message, _ECDSA),
+    SignatureAlgorithm.ED25519: lambda key, message, label: key.sign(message),
+    SignatureAlgorithm.ML_DSA_65: lambda key, message, label: key.sign(message, label),
+}
+_VERIFY: Final[dict[SignatureAlgorithm, Callable[[Any, bytes, bytes, bytes], None]]] = {
+    SignatureAlgorithm.RSA_PSS: lambda key, signature, message, label: key.verify(signature, message, _PSS, _SHA256),
+    SignatureAlgorithm.ECDSA_P256: lambda key, signature, message, label: key.verify(signature, message, _ECDSA),
+    SignatureAlgorithm.ED25519: lambda key, signature, message, label: key.verify(signature, message),
+    SignatureAlgorithm.ML_DSA_65: lambda key, signature, message, label: key.verify(signature, message, label),
+}
+
+
 class UnusableKey(ValueError):
     """A public key is of a kind, size or encoding that the protocol does not take."""
 
 
 def algorithm_of(key: PublicKey | PrivateKey) -> SignatureAlgorithm:
-    match key:
-        case rsa.RSAPublicKey() | rsa.RSAPrivateKey():
-            return SignatureAlgorithm.RSA_PSS
-        case ec.EllipticCurvePublicKey() | ec.EllipticCurvePrivateKey():
-            return SignatureAlgorithm.ECDSA_P256
-        case ed25519.Ed25519PublicKey() | ed25519.Ed25519PrivateKey():
-            return SignatureAlgorithm.ED25519
-        case mldsa.MLDSA65PublicKey() | mldsa.MLDSA65PrivateKey():
-            return SignatureAlgorithm.ML_DSA_65
-    raise UnusableKey("the key is of no kind that the protocol knows")
+    """Raises `UnusableKey`."""
+    found = _algorithm_of_kind(type(key))
+    if found is None:
+        raise UnusableKey("the key is of no kind that the protocol knows")
+    return found
+
+
+@lru_cache(32)  # a key's class says it, but asking an abstract class for each key of each login is slow
+def _algorithm_of_kind(kind: type) -> SignatureAlgorithm | None:
+    for algorithm, kinds in _KINDS.items():
+        if issubclass(kind, kinds):
+            return algorithm
+    return None
 
 
 def _message(label: bytes, body: bytes) -> bytes:
@@ -73,18 +101,9 @@ def _message(label: bytes, body: bytes) -> bytes:
 
 
 def sign(key: PrivateKey, label: bytes, body: bytes) -> bytes:
-    """SIG(label, body). About 1 ms for RSA-3072; releases the interpreter lock."""
-    message = _message(label, body)
-    match key:
-        case rsa.RSAPrivateKey():
-            return key.sign(message, _PSS, hashes.SHA256())
-        case ec.EllipticCurvePrivateKey():
-            return key.sign(message, ec.ECDSA(hashes.SHA256()))
-        case mldsa.MLDSA65PrivateKey():
-            return key.sign(message, label)  # FIPS 204: the label is also the context string
-        case ed25519.Ed25519PrivateKey():
-            return key.sign(message)
-    raise UnusableKey("the key is of no kind that the protocol knows")
+    """SIG(label, body). About 1 ms for RSA-3072, 0.03 ms for P-256; releases the interpreter lock."""
+    signature: bytes = _SIGN[algorithm_of(key)](key, _message(label, body), label)
+    return signature
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,26 +116,19 @@ class VerifyingKey:
     @classmethod
     def of(cls, key: PublicKey) -> VerifyingKey:
         """Raises `UnusableKey` for a size or curve that the protocol does not take."""
-        if isinstance(key, rsa.RSAPublicKey) and (
-            not MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS or key.public_numbers().e != RSA_EXPONENT
-        ):
-            raise UnusableKey(f"an RSA key has {MIN_RSA_BITS} to {MAX_RSA_BITS} bits and the exponent {RSA_EXPONENT}")
-        if isinstance(key, ec.EllipticCurvePublicKey) and not isinstance(key.curve, ec.SECP256R1):
+        algorithm = algorithm_of(key)
+        if isinstance(key, rsa.RSAPublicKey):
+            if not MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS or key.public_numbers().e != RSA_EXPONENT:
+                raise UnusableKey(
+                    f"an RSA key has {MIN_RSA_BITS} to {MAX_RSA_BITS} bits and the exponent {RSA_EXPONENT}"
+                )
+        elif isinstance(key, ec.EllipticCurvePublicKey) and not isinstance(key.curve, ec.SECP256R1):
             raise UnusableKey("an elliptic-curve key is on P-256")
-        return cls(algorithm_of(key), key)
+        return cls(algorithm, key)
 
     def verify_untrusted(self, label: bytes, body: bytes, signature: bytes) -> bool:
-        message = _message(label, body)
         try:
-            match self.key:
-                case rsa.RSAPublicKey() as key:
-                    key.verify(signature, message, _PSS, hashes.SHA256())
-                case ec.EllipticCurvePublicKey() as key:
-                    key.verify(signature, message, ec.ECDSA(hashes.SHA256()))
-                case mldsa.MLDSA65PublicKey() as key:
-                    key.verify(signature, message, label)
-                case ed25519.Ed25519PublicKey() as key:
-                    key.verify(signature, message)
+            _VERIFY[self.algorithm](self.key, signature, _message(label, body), label)
         except InvalidSignature:
             return False
         return True
@@ -132,11 +144,9 @@ def load_verifying_key_untrusted(algorithm: int, der: bytes) -> VerifyingKey:
     if oid is None or oid not in der[:24]:
         raise UnusableKey("a public key is not of the named algorithm")
     try:
-        key = serialization.load_der_public_key(der)
+        key: Any = serialization.load_der_public_key(der)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise UnusableKey("a public key cannot be read") from None
-    if not isinstance(key, PublicKey):
-        raise UnusableKey("the key is of no kind that the protocol knows")
     found = VerifyingKey.of(key)
     if found.algorithm != algorithm:
         raise UnusableKey("a public key is not of the named algorithm")

@@ -238,7 +238,10 @@ class Client:
     async def _tell(self, event: ev.Event) -> None:
         """To the user interface, which hears nothing after `Ended`."""
         with contextlib.suppress(trio.ClosedResourceError):
-            await self._to_ui.send(event)
+            try:
+                self._to_ui.send_nowait(event)  # many events, one wake-up
+            except trio.WouldBlock:
+                await self._to_ui.send(event)
 
     # requests ---------------------------------------------------------------------------------------------------------
 
@@ -275,7 +278,10 @@ class Client:
             if error.code == ErrorCode.NOT_AVAILABLE:
                 raise RequestRefused(error.code, f"{user} is not available") from None
             raise
-        return not isinstance(reply, PeerKey)
+        if isinstance(reply, PeerKey):
+            return False
+        self.account.trust.prepare_number(self.server_name)  # while it rings
+        return True
 
     async def accept(self) -> None:
         """Accept whoever is calling; `Keying` and `ChatSecure` follow as events."""
@@ -397,6 +403,8 @@ class Client:
                 self._ring = expect(argument, Call)
                 self._call_since = trio.current_time()
                 await self._tell(ev.IncomingCall(self._ring.user))
+                await _others_first()  # it is shown before
+                self.account.trust.prepare_number(self.server_name)
             case b"cach":
                 ring = self._ring
                 if ring is not None and ring.invite == expect(argument, Invite).invite:
@@ -507,6 +515,7 @@ class Client:
         for content in step.send:
             await self._forward(conversation.peer, content, "")
         if step.secure:
+            await _others_first()  # the writer: the peer need not wait for what we do now
             await self._secured(conversation)
         received = step.received
         if received is None:
@@ -520,12 +529,11 @@ class Client:
             )
 
     async def _secured(self, conversation: Conversation) -> None:
-        """The peer has proved to hold the key: pin it if it is the first, show it, send what was held."""
+        """The peer has proved to hold the key: pin it if it is the first, tell, send what was held."""
         trust, peer, server = self.account.trust, conversation.peer, self.server_name
         pin, first = trust.pin_first(peer, server, conversation.bundle)
         self._changed_keying()
-        number = trust.number(peer, server, conversation.bundle) if first else ""  # 10 ms, only to be shown
-        await self._tell(ev.ChatSecure(peer, self.chat_suite or "", first, pin.verified, number))
+        await self._tell(ev.ChatSecure(peer, self.chat_suite or "", first, pin.verified))
         while self._held and self._conversation is conversation:
             await self._send_text(conversation, self._held.pop(0))
 
@@ -556,3 +564,9 @@ class Client:
     def _changed_keying(self) -> None:
         self._keying_changed.set()
         self._keying_changed = trio.Event()
+
+
+async def _others_first() -> None:
+    """Whatever task can run now has had its turn when this returns: trio runs them in rounds, each in any order."""
+    await trio.lowlevel.checkpoint()
+    await trio.lowlevel.checkpoint()

@@ -54,9 +54,8 @@ class Keying:
 class ChatSecure:
     peer: str
     suite: str
-    first: bool  # the key was pinned now
+    first: bool  # the key was pinned now: show `Trust.pinned_number`
     verified: bool
-    number: str  # 60 digits at the first chat, else empty
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,8 +127,13 @@ class Session:
         await self._send(make(Kind.REQUEST, identifier, verb, argument))
 
     async def _send(self, record: Record) -> None:
+        """Gives way only where the queue is full: what is sent in one go is one `send` of the writer's."""
+        await trio.lowlevel.checkpoint_if_cancelled()
         try:
-            await self._to_writer.send(record)
+            try:
+                self._to_writer.send_nowait(record)
+            except trio.WouldBlock:
+                await self._to_writer.send(record)
         except trio.BrokenResourceError:  # the session ended while we waited for room
             raise self._over() from None
 

@@ -10,12 +10,13 @@ that a peer cannot make us derive or keep keys without end.
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass, replace
 from typing import Final
 
 from messageapp.errors import MessageAppError
 from messageapp_keys import labels
-from messageapp_keys.codec import Malformed, reading_untrusted, u8, u32, vec8
+from messageapp_keys.codec import Malformed, vec8
 from messageapp_keys.primitives import (
     COUNTER_SIZE,
     TAG_SIZE,
@@ -45,6 +46,7 @@ SKIPPED_SECONDS: Final = 14 * 86_400.0  # an old skipped key is a liability
 _VERSION: Final = 2
 _SALT: Final = 16
 _MAX_U32: Final = 0xFFFFFFFF
+_FORM: Final = struct.Struct(f">8sB{DH_SIZE}s{EK_SIZE}s{CIPHERTEXT_SIZE}s{COUNTER_SIZE}sI{_SALT}s")  # the header
 
 
 class Undecryptable(MessageAppError):
@@ -62,18 +64,8 @@ class _Header:
     salt: bytes
 
     def encode(self) -> bytes:
-        return b"".join(
-            (
-                self.chat_id,
-                u8(_VERSION),
-                self.dh,
-                self.ek,
-                self.ciphertext,
-                counter_bytes(self.counter),
-                u32(self.previous),
-                self.salt,
-            )
-        )
+        counter = counter_bytes(self.counter)
+        return _FORM.pack(self.chat_id, _VERSION, self.dh, self.ek, self.ciphertext, counter, self.previous, self.salt)
 
     @property
     def keys(self) -> bytes:
@@ -160,7 +152,8 @@ class Ratchet:
 
     def encrypt(self, plaintext: bytes, random: Random) -> bytes:
         """The next message. The salt makes a restored or cloned state harmless: other plaintext, other key."""
-        sending = self._state.sending
+        state = self._state
+        sending = state.sending
         if sending is None:
             raise RuntimeError("nothing can be sent before the first message came")
         key, chain = kdf_chain(sending.chain)
@@ -170,11 +163,13 @@ class Ratchet:
             sending.keys.ek,
             sending.ciphertext,
             sending.sent,
-            self._state.previous,
+            state.previous,
             random(_SALT),
         )
         message = _seal(key, header, plaintext, self._user, self._ad)
-        self._state = replace(self._state, sending=replace(sending, chain=chain, sent=sending.sent + 1))
+        # Written out: `replace` would cost as much as the hashing.
+        sending = _Sending(sending.keys, sending.ciphertext, chain, sending.sent + 1)
+        self._state = _State(state.root, state.own, sending, state.receiving, state.previous)
         return message
 
     def decrypt_untrusted(self, message: bytes, now: float) -> Opened:
@@ -183,18 +178,19 @@ class Ratchet:
             header, sealed = _parse_untrusted(message)
             if not same(header.chat_id, self._chat_id):
                 raise Malformed("another chat")
-            return self._decrypt(header, sealed, now)
+            return self._decrypt(header, message[: _FORM.size], sealed, now)
         except (Malformed, OpenFailed):
             raise Undecryptable from None
 
-    def _decrypt(self, header: _Header, sealed: bytes, now: float) -> Opened:
+    def _decrypt(self, header: _Header, encoded: bytes, sealed: bytes, now: float) -> Opened:
+        """`encoded` is `header` as it came: under the tag as it stands."""
         place = (header.dh, header.counter)
         if place in self._skipped:
             key, since = self._skipped[place]
             if now - since > SKIPPED_SECONDS:
                 del self._skipped[place]
                 raise Malformed("its key was dropped for age")
-            plaintext = _open(key, header, sealed, self._peer, self._ad)
+            plaintext = _open(key, header, encoded, sealed, self._peer, self._ad)
             del self._skipped[place]
             self._forget_old(now)
             return Opened(plaintext, 0, late=True)
@@ -216,9 +212,10 @@ class Ratchet:
             raise Malformed("already received")
         receiving = self._skip(receiving, header.counter, skipped, now)
         key, chain = kdf_chain(receiving.chain)
-        plaintext = _open(key, header, sealed, self._peer, self._ad)
+        plaintext = _open(key, header, encoded, sealed, self._peer, self._ad)
 
-        state = replace(state, receiving=replace(receiving, chain=chain, received=receiving.received + 1))
+        receiving = _Receiving(receiving.dh, chain, receiving.received + 1)
+        state = _State(state.root, state.own, state.sending, receiving, state.previous)
         if new_turn:
             state = _start_turn(state, header.dh, header.ek)
         self._state = state
@@ -268,28 +265,18 @@ def _seal(key: MessageKey, header: _Header, plaintext: bytes, sender: bytes, ass
     return encoded + sealed
 
 
-def _open(key: MessageKey, header: _Header, sealed: bytes, sender: bytes, associated: bytes) -> bytes:
+def _open(key: MessageKey, header: _Header, encoded: bytes, sealed: bytes, sender: bytes, associated: bytes) -> bytes:
     counter = counter_bytes(header.counter)
-    return _cipher(key, header).open(counter, sealed, sender + counter + header.encode() + associated)
+    return _cipher(key, header).open(counter, sealed, sender + counter + encoded + associated)
 
 
 def _parse_untrusted(message: bytes) -> tuple[_Header, bytes]:
-    with reading_untrusted(message) as reader:
-        chat_id, version = reader.take(8), reader.u8()
-        if version != _VERSION:
-            raise Malformed("another version of the ratchet")
-        header = _Header(
-            chat_id,
-            reader.take(DH_SIZE),
-            reader.take(EK_SIZE),
-            reader.take(CIPHERTEXT_SIZE),
-            int.from_bytes(reader.take(COUNTER_SIZE), "little"),
-            reader.u32(),
-            reader.take(_SALT),
-        )
-        if header.counter > _MAX_U32:
-            raise Malformed("a counter that nobody reaches")
-        sealed = reader.rest()
-        if len(sealed) < TAG_SIZE:
-            raise Malformed("too short to be sealed")
-        return header, sealed
+    if len(message) < _FORM.size + TAG_SIZE:
+        raise Malformed("too short to be sealed")
+    chat_id, version, dh, ek, ciphertext, counter, previous, salt = _FORM.unpack_from(message)
+    if version != _VERSION:
+        raise Malformed("another version of the ratchet")
+    number = int.from_bytes(counter, "little")
+    if number > _MAX_U32:
+        raise Malformed("a counter that nobody reaches")
+    return _Header(chat_id, dh, ek, ciphertext, number, previous, salt), message[_FORM.size :]

@@ -6,7 +6,7 @@ import sqlite3
 from typing import Protocol
 
 from messageapp.errors import MessageAppError, UnusableSetup
-from messageapp.store.users import data_version, find_user
+from messageapp.store.users import data_version, find_encoded, find_user
 from messageapp_keys.identity import IdentityBundle
 
 __all__ = ["Directory", "DirectoryUnreadable", "SqliteDirectory"]
@@ -23,6 +23,10 @@ class Directory(Protocol):
         """The bundle of exactly this spelling, or None. Raises `DirectoryUnreadable`."""
         ...
 
+    def encoded(self, name: str) -> bytes | None:
+        """The bytes of that bundle, unread: cheaper, where they are only compared. Raises `DirectoryUnreadable`."""
+        ...
+
     def changed(self) -> bool:
         """True where others have changed it since `acknowledge`. Raises `DirectoryUnreadable`."""
         ...
@@ -33,7 +37,7 @@ class Directory(Protocol):
 
 
 class SqliteDirectory:
-    """Reads the file at each login (some µs), so that `user add` counts at once."""
+    """Reads the file at each login (some µs), so that `user add` and `user remove` count at once."""
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
@@ -47,6 +51,12 @@ class SqliteDirectory:
         except sqlite3.Error:
             raise DirectoryUnreadable from None
         return None if user is None else user.bundle
+
+    def encoded(self, name: str) -> bytes | None:
+        try:
+            return find_encoded(self._database, name)
+        except sqlite3.Error:
+            raise DirectoryUnreadable from None
 
     def changed(self) -> bool:
         try:

@@ -29,11 +29,18 @@ from messageapp.wire.commands import (
     Raw,
     UserState,
 )
+from messageapp_keys.identity import IdentityBundle
+from messageapp_keys.pem import export_public_pem
 
 __all__ = ["RULES", "Message", "Presence", "Rule", "UserEntry"]
 
 NOT_AVAILABLE: Final = "not available"
 NOT_NOW: Final = "not now"
+
+
+def _public_pem(bundle: bytes) -> bytes:
+    """The keys of an encoded bundle as PUBLIC KEY blocks."""
+    return export_public_pem(IdentityBundle.parse_untrusted(bundle)).encode()
 
 
 class SessionLike(Protocol):
@@ -56,7 +63,7 @@ class Message(Generic[S]):
     reply: bool = False
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class _Bond(Generic[S]):
     """A call or chat. `receiver_session` is None while it rings."""
 
@@ -74,14 +81,13 @@ class _Bond(Generic[S]):
         return self.caller_session if entry is self.caller else self.receiver_session
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class UserEntry(Generic[S]):
     """A user with at least one session."""
 
     name: str
     key_id: bytes
-    bundle: bytes
-    pem: bytes
+    bundle: bytes  # encoded
     sessions: list[S] = field(default_factory=list)
     state: UserState = UserState.IDLE
     bond: _Bond[S] | None = None
@@ -124,6 +130,10 @@ RULES: Final = (
     Rule(_IN_CHAT, "exch", "bound session", _IDLE, _IDLE, "leave"),
     Rule(_IN_CHAT, "gone", "bound session", _IDLE, _IDLE, "disconnect"),
 )
+_RULES_FOR: Final = {
+    (one.state, one.event): tuple([rule for rule in RULES if (rule.state, rule.event) == (one.state, one.event)])
+    for one in RULES
+}
 
 
 def _peer_idle(event: _Event[S]) -> bool:
@@ -157,20 +167,21 @@ _CONDITIONS: Final[dict[str, Callable[[_Event[S]], bool]]] = {
 class Presence(Generic[S]):
     """All users that are online."""
 
-    def __init__(self, ring_seconds: float) -> None:
+    def __init__(self, ring_seconds: float, pem_of: Callable[[bytes], bytes] = _public_pem) -> None:
         self._users: dict[str, UserEntry[S]] = {}
         self._ringing: dict[_Bond[S], None] = {}  # in the order of their deadlines
         self._ring_seconds = ring_seconds
+        self._pem_of = pem_of  # made for a call that is answered: most sessions never need it
         self.session_count = 0
         self._listing: Raw | None = None
 
     # who is there -----------------------------------------------------------------------------------------------------
 
-    def join(self, session: S, key_id: bytes, bundle: bytes, pem: bytes) -> UserEntry[S]:
+    def join(self, session: S, key_id: bytes, bundle: bytes) -> UserEntry[S]:
         entry = self._users.get(session.user)
         if entry is None:
-            entry = self._users[session.user] = UserEntry(session.user, key_id, bundle, pem)
-        entry.key_id, entry.bundle, entry.pem = key_id, bundle, pem
+            entry = self._users[session.user] = UserEntry(session.user, key_id, bundle)
+        entry.key_id, entry.bundle = key_id, bundle
         entry.sessions.append(session)
         self.session_count += 1
         self._listing = None
@@ -247,8 +258,8 @@ class Presence(Generic[S]):
         return messages
 
     def _apply(self, name: str, event: _Event[S]) -> list[Message[S]] | None:
-        for rule in RULES:
-            if rule.state is event.entry.state and rule.event == name and _CONDITIONS[rule.when](event):
+        for rule in _RULES_FOR.get((event.entry.state, name), ()):
+            if _CONDITIONS[rule.when](event):
                 bond = event.entry.bond
                 peer = event.target if bond is None else bond.peer(event.entry)
                 messages: list[Message[S]] = getattr(self, f"_{rule.effect}")(event)
@@ -294,8 +305,8 @@ class Presence(Generic[S]):
         if bond.receiver_session is None:
             bond.receiver_session = event.session
         caller, receiver = bond.caller, bond.receiver
-        to_caller = PeerKey(bond.invite, True, receiver.name, receiver.bundle, receiver.pem)
-        to_receiver = PeerKey(bond.invite, False, caller.name, caller.bundle, caller.pem)
+        to_caller = PeerKey(bond.invite, True, receiver.name, receiver.bundle, self._pem_of(receiver.bundle))
+        to_receiver = PeerKey(bond.invite, False, caller.name, caller.bundle, self._pem_of(caller.bundle))
         return [
             *(self._silence(rang, event.entry, but=event.session)),
             Message(bond.caller_session, "pubk", to_caller, reply=bond.caller_session is event.session),

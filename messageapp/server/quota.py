@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter, OrderedDict
+from functools import lru_cache
 from typing import Final, TypeVar
 
 from messageapp.limits import Limits
@@ -35,6 +36,7 @@ class TokenBucket:
         return True
 
 
+@lru_cache(4096)
 def address_group(address: str) -> str:
     """An IPv4 address, or the /56 of an IPv6 one, which is what one customer has. Mapped IPv4 counts as IPv4."""
     try:

@@ -10,7 +10,7 @@ from messageapp_keys.codec import Malformed
 from messageapp_keys.identity import IdentityBundle
 from messageapp_keys.names import fold
 
-__all__ = ["User", "add_user", "data_version", "find_user", "list_users", "remove_user"]
+__all__ = ["User", "add_user", "data_version", "find_encoded", "find_user", "list_users", "remove_user"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,12 @@ def find_user(database: sqlite3.Connection, name: str) -> User | None:
         "SELECT name, bundle, added_ms FROM users WHERE folded = ? AND name = ?", (fold(name), name)
     ).fetchone()
     return None if row is None else _user(row)
+
+
+def find_encoded(database: sqlite3.Connection, name: str) -> bytes | None:
+    """The encoded bundle of exactly the registered spelling, unread."""
+    row = database.execute("SELECT bundle FROM users WHERE folded = ? AND name = ?", (fold(name), name)).fetchone()
+    return None if row is None else row[0]
 
 
 def data_version(database: sqlite3.Connection) -> int:

@@ -48,7 +48,7 @@ from messageapp_keys.signing import PrivateKey, SignatureAlgorithm, sign
 from messageapp_keys.types import ExporterSecret, HandshakeKey, MasterSecret, PseudoRandomKey, TrafficSecret
 
 from .frames import Frame, FrameType, encode_frame
-from .messages import HIDE_USER, M1, M2, M3, TLV_DEVICE, VERSION, M2Core, M3Proof
+from .messages import HIDE_USER, M1, M2, M3, TLV_DEVICE, VERSION, M3Proof, m2_head, m2_tail
 from .records import Kind, Record, RecordOpener, RecordSealer
 
 __all__ = [
@@ -114,13 +114,22 @@ def master_secret(prk: PseudoRandomKey, transcript: bytes) -> MasterSecret:
     return expand_label(prk, labels.MASTER, transcript, MasterSecret)
 
 
-def session_secrets(master: MasterSecret, transcript: bytes) -> SessionSecrets:
-    return SessionSecrets(
-        c2s=expand_label(master, labels.C2S_TRAFFIC, transcript, TrafficSecret),
-        s2c=expand_label(master, labels.S2C_TRAFFIC, transcript, TrafficSecret),
-        session_id=expand_bytes(master, labels.SESSION_ID, transcript, 16),
-        exporter=expand_label(master, labels.EXPORTER, transcript, ExporterSecret),
+def traffic_secrets(master: MasterSecret, transcript: bytes) -> tuple[TrafficSecret, TrafficSecret]:
+    """(c2s, s2c)."""
+    return (
+        expand_label(master, labels.C2S_TRAFFIC, transcript, TrafficSecret),
+        expand_label(master, labels.S2C_TRAFFIC, transcript, TrafficSecret),
     )
+
+
+def session_id_of(master: MasterSecret, transcript: bytes) -> bytes:
+    return expand_bytes(master, labels.SESSION_ID, transcript, 16)
+
+
+def session_secrets(master: MasterSecret, transcript: bytes) -> SessionSecrets:
+    c2s, s2c = traffic_secrets(master, transcript)
+    exporter = expand_label(master, labels.EXPORTER, transcript, ExporterSecret)
+    return SessionSecrets(c2s, s2c, session_id_of(master, transcript), exporter)
 
 
 def login_body(transcript: bytes, username: str, server: str, leaf_spki_hash: bytes) -> bytes:
@@ -304,14 +313,24 @@ class ClientLogin:
 
 @dataclass(frozen=True, slots=True)
 class ServerOffer:
-    """What a server puts under its signature."""
+    """What a server puts under its signature. What is the same in each login is made once."""
 
     chain: tuple[bytes, ...]  # DER, leaf first
     key: PrivateKey
     sigalg: SignatureAlgorithm
     leaf_spki_hash: bytes
     names: tuple[str, ...]  # of the leaf; the first is the canonical one
-    rejection: bytes = field(repr=False)  # [32] per-process key of the implicit rejection (§4.4)
+    rejection: bytes = field(repr=False)  # [32] per-process key of the implicit rejection (§4.2)
+    m2_tail: bytes = field(init=False, repr=False)  # of M2-core, behind TempPub
+    folded_names: frozenset[str] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "m2_tail", m2_tail(self.chain, self.sigalg))
+        object.__setattr__(self, "folded_names", frozenset(map(folded, self.names)))
+
+    def is_ours(self, server: str) -> bool:
+        """Is this a name or address of the leaf, in any spelling?"""
+        return server in self.names or folded(server) in self.folded_names
 
 
 @dataclass(slots=True)
@@ -351,9 +370,9 @@ class ServerLogin:
         return self.suites[0]
 
     def offer(self, temporary: TemporaryKey, random: Random) -> bytes:
-        """M2. About 1 ms (one signature)."""
+        """M2. One signature: 0.03 ms with P-256, 1 ms with RSA-3072."""
         own = self._offer
-        core = M2Core(random(32), VERSION, temporary.suite.code, temporary.public, own.chain, own.sigalg).encode()
+        core = m2_head(random(32), VERSION, temporary.suite.code, temporary.public) + own.m2_tail
         signature = sign(own.key, labels.SIG_M2, transcript_m2(self._m1_frame, core))
         self._m2_frame = encode_frame(FrameType.M2, core + vec16(signature))
         self._temporary = temporary
@@ -387,21 +406,22 @@ class ServerLogin:
             bundle.verify_untrusted(labels.SIG_M3, body, proof.signatures),
             same(proof.key_id, bundle.key_id),
             proof.username == username,
-            folded(m1.server) in map(folded, own.names),
+            own.is_ours(m1.server),
             known is not None,
         )
         if not all(checks):
             raise LoginFailed("M3: the user is not proved")
         final = transcript_3(self._m1_frame, self._m2_frame, frame.wire)
-        secrets = session_secrets(master_secret(prk, final), final)
+        master = master_secret(prk, final)
+        c2s, s2c = traffic_secrets(master, final)
         return AcceptedLogin(
             username=username,
             key_id=bundle.key_id,
             device=m1.tlvs.get(TLV_DEVICE, bytes(16)),
-            session_id=secrets.session_id,
+            session_id=session_id_of(master, final),
             suite=suite,
-            sealer=RecordSealer(secrets.s2c, username),
-            opener=RecordOpener(secrets.c2s, username),
+            sealer=RecordSealer(s2c, username),
+            opener=RecordOpener(c2s, username),
         )
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import struct
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final
 
 from messageapp_keys.codec import (
@@ -34,6 +37,8 @@ __all__ = [
     "Alert",
     "M2Core",
     "M3Proof",
+    "m2_head",
+    "m2_tail",
     "server_name_untrusted",
 ]
 
@@ -43,15 +48,14 @@ HIDE_USER: Final = 1
 TLV_DEVICE: Final = 1
 MAX_CHAIN: Final = 3
 _RANDOM: Final = 32
-_SERVER_NAME: Final = re.compile(r"[A-Za-z0-9_.:-]{1,253}", re.ASCII)
+_SERVER_NAME: Final = re.compile(rb"[A-Za-z0-9_.:-]{1,253}")
 
 
 def server_name_untrusted(data: bytes) -> str:
     """An ASCII DNS name or IP text."""
-    text = ascii_text(data)
-    if not _SERVER_NAME.fullmatch(text):
+    if not _SERVER_NAME.fullmatch(data):
         raise Malformed("a server name is a DNS name or an IP address")
-    return text
+    return data.decode("ascii")
 
 
 def _codes(values: tuple[int, ...]) -> bytes:
@@ -62,7 +66,7 @@ def _read_codes(reader: Reader, most: int) -> tuple[int, ...]:
     count = reader.u8()
     if not 1 <= count <= most:
         raise Malformed("a list of offers is empty or too long")
-    return tuple(reader.u16() for _ in range(count))
+    return struct.unpack(f">{count}H", reader.take(2 * count))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,19 +127,18 @@ class M2Core:
     tlvs: dict[int, bytes] = field(default_factory=dict)
 
     def encode(self) -> bytes:
-        return b"".join(
-            (
-                self.random,
-                u16(self.version),
-                u16(self.suite),
-                u32(0),
-                vec16(self.temp_pub),
-                u8(len(self.chain)),
-                *map(vec24, self.chain),
-                vec16(tlvs(self.tlvs)),
-                u16(self.sigalg),
-            )
-        )
+        head = m2_head(self.random, self.version, self.suite, self.temp_pub)
+        return head + m2_tail(self.chain, self.sigalg, self.tlvs)
+
+
+def m2_head(random: bytes, version: int, suite: int, temp_pub: bytes) -> bytes:
+    """What of M2-core is new in each login; `m2_tail` follows."""
+    return b"".join((random, u16(version), u16(suite), u32(0), vec16(temp_pub)))
+
+
+def m2_tail(chain: Sequence[bytes], sigalg: int, extra: Mapping[int, bytes] = MappingProxyType({})) -> bytes:
+    """What of M2-core a server says in each login. `OverflowError` for a certificate of 16 MiB."""
+    return b"".join((u8(len(chain)), *map(vec24, chain), vec16(tlvs(extra)), u16(sigalg)))
 
 
 @dataclass(frozen=True, slots=True)
