@@ -27,7 +27,7 @@ def _limit(default: float, unit: str, why: str) -> Any:
 class Limits:
     """Counts are whole, times in seconds, rates in events a second."""
 
-    handshakes: int = _limit(128, "connections", "each may hold 64 KiB and 2 ms of our time before it is known")
+    handshakes: int = _limit(128, "connections", "each may hold 64 KiB and 3 ms of our time before it is known")
     handshakes_per_address: int = _limit(8, "connections", "one address cannot take all places before login")
     handshakes_crowded: int = _limit(64, "connections", "from here on, addresses that logged in lately go first")
     connections_per_second: float = _limit(5, "1/s per address", "a client needs one; a loop of one host is slowed")

@@ -18,14 +18,14 @@ from .wire.states import Role, State
 __all__ = ["Link"]
 
 _LOGIN_READ: Final = 8192  # before login little is read, so little is held
-_SESSION_READ: Final = 262_144  # so that the longest frame and more come with one read
+_SESSION_READ: Final = 69_632  # a message of 64 KiB with one read; more would let one session hold up the others
 
 
 class _Direct(Protocol):
     """A stream that also reads and sends without waiting, as `sockets.BareSocketStream`."""
 
     def send_nowait(self, data: Buffer) -> int: ...
-    def receive_nowait(self) -> bytes | None: ...
+    def receive_nowait(self, most: int) -> bytes | None: ...
     def fileno(self) -> int: ...
     def close(self) -> None: ...
 
@@ -41,7 +41,7 @@ class Link:
         self.connection = Connection(role)
         # Asking whether it has the protocol would be a fiftieth of what a login costs.
         self._direct = cast(_Direct, stream) if hasattr(stream, "receive_nowait") else None
-        self.broken: RemoteProtocolError | None = None  # what comes behind the records that were given last
+        self._broken = ""  # what comes behind the records that were given last: text, as an error keeps its frames
 
     async def receive_frame(self) -> Frame:
         """The next frame of the login. `ConnectionCut` at the end of the stream; `RemoteProtocolError`."""
@@ -68,7 +68,7 @@ class Link:
         """What one read brings that does not wait; may be nothing. Only where `direct`; else as `receive_packed`."""
         assert self._direct is not None  # noqa: S101 - the caller has looked
         try:
-            data = self._direct.receive_nowait()
+            data = self._direct.receive_nowait(_SESSION_READ)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise ConnectionCut from None
         if data is None:
@@ -80,16 +80,20 @@ class Link:
 
     def received(self) -> list[Packed]:
         """The whole records that are there without reading. `RemoteProtocolError` where there is a broken one alone."""
-        if self.broken is not None:
-            raise self.broken
+        self.raise_broken()
         records: list[Packed] = []
         try:
             records.extend(self.connection.packed_records())
         except RemoteProtocolError as error:
             if not records:
                 raise
-            self.broken = error
+            self._broken = str(error)
         return records
+
+    def raise_broken(self) -> None:
+        """`RemoteProtocolError` where something broken came behind the records that were given last."""
+        if self._broken:
+            raise RemoteProtocolError(self._broken)
 
     async def _read(self, most: int) -> bytes:
         try:
@@ -154,6 +158,8 @@ class Link:
 
     def send_frame_nowait(self, kind: FrameType, frame: bytes) -> Buffer:
         """As `send_nowait`; all of it where not `direct`."""
+        if self.connection.state is State.ERROR:
+            raise ConnectionCut
         return self._rest(self.connection.send_frame(kind, frame))
 
     def _rest(self, data: bytes) -> Buffer:

@@ -20,10 +20,10 @@ __all__ = ["BareSocketStream"]
 Buffer = bytes | bytearray | memoryview
 
 _WOULD_BLOCK: Final = (BlockingIOError, InterruptedError)
-_MOST: Final = 262_144  # two of the longest frames
+_MOST: Final = 262_144
 _UNSENT: Final = 262_144  # what the kernel may hold back for a peer that reads slowly; else it grows to megabytes
-# One for all sockets: between `recv_into` and the copy nothing else runs. A fresh buffer of this size for every read
-# would cost more than all the rest of the call.
+# One for all sockets, which one thread reads: no other task runs between `recv_into` and the copy. A fresh buffer of
+# this size for every read would cost more than all the rest of the call.
 _shared: Final = memoryview(bytearray(_MOST))
 
 

@@ -20,7 +20,7 @@ import pytest
 
 from bench import run
 from bench.bare import READY, hello
-from bench.generator import GeneratorMissing, build, driven, generator_has_tls, hexed
+from bench.generator import GeneratorMissing, build, driven, generator_has_tls
 from bench.groups import GROUPS, Bench
 from bench.rows import Row, Table
 from bench.targets import Alone, Bare, Ours, frame_size, measure
@@ -204,8 +204,8 @@ def _script(answer: bytes) -> Iterator[str]:
         thread = threading.Thread(target=_line_server, args=(listener, 2, answer))
         thread.start()
         try:
-            login = f"127.0.0.1 {listener.getsockname()[1]}\nsend {hexed(b'hello')}\nexpect {hexed(b'you are in')}\n"
-            yield f"connection sender {login}message {hexed(b'text <end>')}\nconnection receiver {login}"
+            login = f"127.0.0.1 {listener.getsockname()[1]}\nsend {b'hello'.hex()}\nexpect {b'you are in'.hex()}\n"
+            yield f"connection sender {login}message {b'text <end>'.hex()}\nconnection receiver {login}"
         finally:
             with suppress(OSError):
                 listener.shutdown(socket.SHUT_RDWR)
@@ -214,7 +214,7 @@ def _script(answer: bytes) -> Iterator[str]:
 
 @pytest.mark.parametrize("load", ["closed 1", "closed 16", "paced 200"])
 def test_a_script_logs_in_and_counts_by_its_delimiter(generator: Path, load: str) -> None:
-    head = f"load {load}\ncount 50\nsettle 1\ndelimiter {hexed(b'<end>')}\n"
+    head = f"load {load}\ncount 50\nsettle 1\ndelimiter {b'<end>'.hex()}\n"
     with _script(b"you are in") as connections, driven(generator, head + connections) as reins:
         result = reins.go()
     assert result.messages == 50
@@ -222,7 +222,7 @@ def test_a_script_logs_in_and_counts_by_its_delimiter(generator: Path, load: str
 
 
 def test_a_script_that_is_refused_says_what_came(generator: Path) -> None:
-    head = f"seconds 1\ndelimiter {hexed(b'<end>')}\n"
+    head = f"seconds 1\ndelimiter {b'<end>'.hex()}\n"
     with (
         _script(b"go away") as connections,
         pytest.raises(RuntimeError, match="instead of 'you are in' came 'welcome, go away"),

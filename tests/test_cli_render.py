@@ -22,7 +22,9 @@ from messageapp_cli.render import (
     render,
     safe_lines,
 )
+from messageapp_keys.identity import PrivateIdentity
 
+BUNDLE = PrivateIdentity.generate("ed25519").bundle
 NUMBER = "".join(f"{group:05}" for group in range(12))
 OTHER = "9" * 60
 
@@ -40,7 +42,7 @@ OTHER = "9" * 60
             ["bob left the chat", "It was not secure yet. If bob is told that your key changed: verify bob"],
         ),
         (ev.Keying("bob"), []),
-        (ev.ChatSecure("bob", "hybrid", False, True), ["CHAT IS SECURE! with bob"]),
+        (ev.ChatSecure("bob", "hybrid", BUNDLE, False, True), ["CHAT IS SECURE! with bob"]),
         (ev.TextReceived("bob", "hello", 0, False), ["<bob> hello"]),
         (ev.TextReceived("bob", "", 0, False), ["<bob> "]),
         (ev.TextReceived("bob", "late", 0, True), ["<bob> late (late)"]),
@@ -67,7 +69,7 @@ def test_the_stable_texts(event: ev.Event, lines: list[str]) -> None:
 
 
 def test_the_first_chat_shows_the_number() -> None:
-    assert render(ev.ChatSecure("bob", "hybrid", True, False)) == ["CHAT IS SECURE! with bob"]
+    assert render(ev.ChatSecure("bob", "hybrid", BUNDLE, True, False)) == ["CHAT IS SECURE! with bob"]
     lines = first_chat_lines("bob", NUMBER)
     assert lines[1:4] == [
         "safety number with bob:",

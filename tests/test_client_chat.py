@@ -23,7 +23,7 @@ from messageapp.client.events import (
     TextReceived,
 )
 from messageapp.client.session import QUEUE
-from messageapp.client.trust import TRUST_DIGITS, Trust, TrustRefused, changed_digits
+from messageapp.client.trust import TRUST_DIGITS, TrustRefused, changed_digits
 from messageapp.errors import MessageTooLong, RequestRefused
 from messageapp.link import Link
 from messageapp.server.router import Router
@@ -82,7 +82,9 @@ def watch_sends(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Link, list[Record
 
 
 def pinned_number(of: Client, peer: Client) -> str:
-    return of.account.trust.pinned_number(peer.account.user, of.server_name)
+    pin = of.account.trust.pin(peer.account.user, of.server_name)
+    assert pin is not None
+    return of.account.trust.number(peer.account.user, of.server_name, pin.bundle)
 
 
 # calls ------------------------------------------------------------------------------------------------------------
@@ -668,26 +670,6 @@ async def test_verify_marks_the_next_chat(autojump_clock: trio.testing.MockClock
                 await alice.leave()
                 await expect(bob, "ChatOver")
             assert seen == [(True, False), (False, True), (False, True)]
-
-
-async def test_the_peer_hears_of_the_end_of_the_exchange_before_we_do_slow_things(
-    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Pinning writes to the disk, and the number of a first chat takes hashing: meanwhile the peer can go on."""
-    with trio.fail_after(60):
-        async with open_world() as world, people(world, "alice", "bob") as (alice, bob):
-            sends = watch_sends(monkeypatch)
-            pin_first = Trust.pin_first
-            sent_before: list[list[Record]] = []
-
-            def pin(trust: Trust, *arguments: Any) -> Any:
-                if trust is alice.account.trust:
-                    sent_before.extend(records for link, records in sends if link is alice._session._link)
-                return pin_first(trust, *arguments)
-
-            monkeypatch.setattr(Trust, "pin_first", pin)
-            await start_chat(alice, bob)
-            assert sent_before[-1][-1].argument[0] == 5  # the first ratchet message: with it bob's side is secure too
 
 
 async def test_our_half_of_the_number_is_made_while_it_rings(autojump_clock: trio.testing.MockClock) -> None:

@@ -45,7 +45,7 @@ class Narrow(trio.abc.HalfCloseableStream):
         self.direct += count
         return count
 
-    def receive_nowait(self) -> bytes | None:
+    def receive_nowait(self, most: int) -> bytes | None:
         raise AssertionError
 
     def fileno(self) -> int:

@@ -12,6 +12,7 @@ import pytest
 import trio
 import trio.testing
 
+from messageapp.server import pump as pump_module
 from messageapp.server.pump import Pump, open_pump
 
 pytestmark = pytest.mark.skipif(not hasattr(select, "epoll"), reason="the system has no epoll")
@@ -128,6 +129,22 @@ async def test_who_always_has_something_to_say_keeps_nobody_from_his_turn() -> N
                 turns += 1
             assert turns >= 3
             assert max(called.values()) <= 3 * min(called.values())
+
+
+async def test_a_long_act_ends_the_turn_and_the_others_are_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pump_module, "_TURN_SECONDS", -1.0)  # every act takes too long
+    with trio.fail_after(20):
+        async with pumping(5) as (pump, ends, nursery):
+            order: list[int] = []
+            for number, far in enumerate(ends.far):
+                ends.near[number].send(b"never read")
+                nursery.start_soon(pump.serve, far.fileno(), lambda _, n=number: order.append(n))
+            seen = 0
+            while len(order) < 15:
+                await trio.lowlevel.checkpoint()
+                assert len(order) <= seen + 2  # one a turn, of which at most two lie between ours
+                seen = len(order)
+            assert sorted(order[:5]) == sorted(order[5:10]) == list(range(5))
 
 
 async def test_the_pump_closes_its_descriptor() -> None:

@@ -13,6 +13,7 @@ import trio.testing
 from messageapp.errors import ConnectionCut
 from messageapp.limits import Limits
 from messageapp.link import Link
+from messageapp.server.connection import Connection
 from messageapp.server.outbox import Outbox
 from messageapp.server.router import Router
 from messageapp.server.session import Session
@@ -886,3 +887,29 @@ async def test_an_error_text_is_one_that_the_client_can_show(autojump_clock: tri
                 assert isinstance(answer, Errors)
                 assert answer.text.isprintable()
                 assert answer.text
+
+
+async def test_who_has_been_told_goodbye_and_does_not_read_is_left_in_peace(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its ping falls due while the goodbye waits: nothing is to be done then, and nothing is done again and again."""
+    looked = 0
+    real = Connection._due
+
+    def due(self: Connection, session: Session) -> float | None:
+        nonlocal looked
+        looked += 1
+        return real(self, session)
+
+    monkeypatch.setattr(Connection, "_due", due)
+    with trio.fail_after(300):
+        async with open_world() as world:
+            near, far = world.connect_both()
+            alice = await world.raw("alice", stream=near)
+            await trio.sleep(50)
+            hold_back(far)
+            next(iter(world.server.router.sessions())).end(ByeReason.REMOVED)
+            looked = 0
+            await trio.sleep(30)
+            assert looked <= 3
+            await alice.close()

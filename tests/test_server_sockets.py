@@ -6,17 +6,20 @@ import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
+from messageapp.link import Link
 from messageapp.server.router import Router
 from messageapp.wire.commands import ByeReason, Echo, Left, Raw, make, parse_untrusted
+from messageapp.wire.frames import FrameType, encode_frame
 from messageapp.wire.records import Kind, Record
 from messageapp.wire.states import Role
-from support.world import RawPeer, World, dial, open_world, read_to_end, some_limits
+from support.world import RawPeer, World, dial, identity, open_world, read_to_end, some_limits
 
 SIZES = [0, 1, 300, 2526, 9000, 66_000, 129_014]
 
@@ -143,3 +146,37 @@ async def test_goodbyes_come_over_sockets_too() -> None:
             await read_to_end(alice.link.stream)  # type: ignore[arg-type]
             await alice.close()
             await us.world.served.wait()
+
+
+async def test_a_record_before_m4_ends_the_connection_and_is_no_fault_of_ours(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """M3 and a record in one segment: whoever does that has not waited for the server's proof."""
+    with trio.fail_after(60):
+        async with people() as us:
+            us.world.directory.enrol("alice", identity("alice").bundle)
+            async with await dial(us.world) as stream:
+                link, login = Link(stream, Role.CLIENT), us.world.login("alice")
+                await link.send_frame(FrameType.M1, login.start())
+                m3 = login.receive_m2_untrusted(await link.receive_frame(), datetime.now(UTC))
+                await link.send(m3 + encode_frame(FrameType.RECORD, bytes(300)))
+                assert await read_to_end(stream) == b""  # type: ignore[arg-type]
+            await (await us.log_in("bob")).nothing_new()
+    assert not [entry for entry in caplog.records if entry.levelno >= logging.ERROR]
+
+
+async def test_many_pings_in_one_write_are_all_answered_and_others_are_served() -> None:
+    with trio.fail_after(60):
+        async with people() as us, trio.open_nursery() as nursery:
+            mallory, alice = await us.log_in("mallory"), await us.log_in("alice")
+            pings = [make(Kind.REQUEST, number, "ping", Echo(bytes(8))) for number in range(3000)]
+            answered: list[int] = []
+
+            async def hear() -> None:
+                answered.extend([(await mallory.receive()).id for _ in pings])
+
+            nursery.start_soon(mallory.link.send_records, pings)
+            nursery.start_soon(hear)
+            for _ in range(20):
+                await alice.nothing_new()
+        assert answered == list(range(3000))

@@ -7,7 +7,7 @@ import trio.testing
 
 from messageapp.client.client import State
 from messageapp.client.events import ChatOver, ChatSecure, TextReceived
-from support.world import expect, open_world
+from support.world import expect, identity, open_world
 
 
 async def test_two_people_chat(autojump_clock: trio.testing.MockClock) -> None:
@@ -25,7 +25,7 @@ async def test_two_people_chat(autojump_clock: trio.testing.MockClock) -> None:
             other = await expect(bob, "ChatSecure")
             assert isinstance(other, ChatSecure)
             numbers = {
-                client.account.trust.pinned_number(peer, client.server_name)
+                client.account.trust.number(peer, client.server_name, identity(peer).bundle)
                 for client, peer in ((alice, "bob"), (bob, "alice"))
             }
             assert len(numbers) == 1

@@ -175,3 +175,14 @@ def test_what_is_no_record_is_refused_among_records_and_those_before_it_are_give
     with pytest.raises(RemoteProtocolError) as failed:
         next(bodies)
     assert failed.value.alert == alert
+
+
+def test_an_unfinished_frame_keeps_only_itself() -> None:
+    """Not all that was read together with its first bytes."""
+    buffer, record = FrameBuffer(), encode_frame(FrameType.RECORD, bytes(1000))
+    buffer.feed(record * 60 + record[:7])
+    assert len(list(buffer.records_untrusted())) == 60
+    assert buffer.pending == 7
+    assert sum(len(getattr(buffer, name)) for name in ("_data", "_partial")) == 7
+    buffer.feed(record[7:] + record)
+    assert [len(body) for body in buffer.records_untrusted()] == [1000, 1000]

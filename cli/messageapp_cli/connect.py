@@ -179,8 +179,8 @@ async def converse(client: Any, *, plain: bool) -> int:
     else:
         from .terminal import open_terminal as open_console  # type: ignore[assignment]
 
-        sys.setswitchinterval(_SWITCH_SECONDS)
-
+    switching = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH_SECONDS)
     outcome: list[Any] = []
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP, *([signal.SIGINT] if plain else [])) as signals:
         async with trio.open_nursery() as nursery:
@@ -195,5 +195,6 @@ async def converse(client: Any, *, plain: bool) -> int:
             async with open_console(repl) as console:
                 outcome.append(await repl.run(console))
             nursery.cancel_scope.cancel()
+    sys.setswitchinterval(switching)
     error = outcome[0] if outcome else None
     return 0 if error is None else int(error.exit_code)

@@ -23,17 +23,21 @@ def loading(*modules: str) -> Iterator[None]:
     a half-made one. What fails here fails again, and is raised, where the module is really imported.
     """
     thread = Thread(target=_load, args=modules, name="loading")
+    collecting = gc.isenabled()
     gc.disable()  # loading makes next to no garbage
-    thread.start()
     try:
-        yield
+        thread.start()
+        try:
+            yield
+        finally:
+            thread.join()
     finally:
-        thread.join()
         gc.freeze()  # what is loaded now stays: no later collection, nor the one at exit, walks through it
-        gc.enable()
+        if collecting:
+            gc.enable()
 
 
 def _load(*modules: str) -> None:
-    with suppress(ImportError):
+    with suppress(Exception):  # whoever imports the module next gets it, with a trace that shows where
         for module in modules:
             importlib.import_module(module)

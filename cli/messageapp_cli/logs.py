@@ -15,9 +15,9 @@ def _one_line(record: logging.LogRecord) -> str:
     text = record.getMessage()
     if record.exc_info and record.exc_info[0] is not None:
         text += f" ({record.exc_info[0].__name__})"
-    # Nothing of a stranger's should come here; if it does, it neither fakes a line nor talks to the terminal.
     if text.isprintable() and "  " not in text and text.strip() == text:
         return text
+    # Nothing of a stranger's should come here; if it does, it neither fakes a line nor talks to the terminal.
     return "".join(char if char.isprintable() else "\ufffd" for char in " ".join(text.split()))
 
 

@@ -139,7 +139,7 @@ class Repl:
         if lines:
             self._write(*lines)
         if isinstance(event, ev.ChatSecure) and event.first:  # the number takes a moment: the line above is out by then
-            number = self._client.account.trust.pinned_number(event.peer, self._client.server_name)
+            number = self._client.account.trust.number(event.peer, self._client.server_name, event.bundle)
             self._write(*first_chat_lines(event.peer, number))
         self._console.refresh()
         self._changed.set()

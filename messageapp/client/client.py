@@ -515,7 +515,6 @@ class Client:
         for content in step.send:
             await self._forward(conversation.peer, content, "")
         if step.secure:
-            await _others_first()  # the writer: the peer need not wait for what we do now
             await self._secured(conversation)
         received = step.received
         if received is None:
@@ -533,7 +532,7 @@ class Client:
         trust, peer, server = self.account.trust, conversation.peer, self.server_name
         pin, first = trust.pin_first(peer, server, conversation.bundle)
         self._changed_keying()
-        await self._tell(ev.ChatSecure(peer, self.chat_suite or "", first, pin.verified))
+        await self._tell(ev.ChatSecure(peer, self.chat_suite or "", conversation.bundle, first, pin.verified))
         while self._held and self._conversation is conversation:
             await self._send_text(conversation, self._held.pop(0))
 

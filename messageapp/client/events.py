@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from messageapp.errors import MessageAppError
+from messageapp_keys.identity import IdentityBundle
 
 __all__ = [
     "CallCanceled",
@@ -54,7 +55,8 @@ class Keying:
 class ChatSecure:
     peer: str
     suite: str
-    first: bool  # the key was pinned now: show `Trust.pinned_number`
+    bundle: IdentityBundle = field(repr=False)  # the peer's, proved in this chat
+    first: bool  # the key was pinned now: show `Trust.number`
     verified: bool
 
 

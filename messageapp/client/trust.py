@@ -89,10 +89,6 @@ class Trust:
         """The 60 digits for `bundle` as the peer's key. Slow by design: 10 ms and more, so only to be shown."""
         return safety_number(self._own.encode(), f"{self._user}@{server}", bundle.encode(), f"{peer}@{server}")
 
-    def pinned_number(self, peer: str, server: str) -> str:
-        """As `number`, for the pinned key. `TrustRefused` without one."""
-        return self.number(peer, server, self._pinned(peer, server).bundle)
-
     def prepare_number(self, server: str) -> None:
         """Make our own half of every number, which is kept: half of what the first chat's would wait for."""
         self.number(self._user, server, self._own)  # both its halves are our own

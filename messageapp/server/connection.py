@@ -134,8 +134,7 @@ class Connection:
     def _read_once(self, session: Session, now: float) -> None:
         if records := self._link.receive_packed_nowait():
             self._act_on(session, records, now)
-            if self._link.broken is not None:
-                raise self._link.broken
+            self._link.raise_broken()
 
     def _act_on(self, session: Session, records: list[Packed], now: float) -> None:
         self._heard = now
@@ -162,12 +161,13 @@ class Connection:
         if now - self._heard >= limits.dead_seconds:
             _log.info("#%d is silent", self._number)
             return None
-        old = self._born + limits.session_seconds
+        dead, old = self._heard + limits.dead_seconds, self._born + limits.session_seconds
         if session.ended is None:
             if now >= old or self._bytes + session.outbox.sent_bytes >= limits.session_bytes:
                 session.end(ByeReason.AGE)
             elif now - max(self._heard, self._pinged) >= limits.ping_seconds:
                 session.tell(Kind.REQUEST, self._server.next_id(), "ping", Echo(self._server.random(8)))
                 self._pinged = now
-        due = min(self._heard + limits.dead_seconds, max(self._heard, self._pinged) + limits.ping_seconds)
-        return due if session.ended is not None else min(due, old)
+        if session.ended is not None:
+            return dead
+        return min(dead, old, max(self._heard, self._pinged) + limits.ping_seconds)

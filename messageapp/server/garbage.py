@@ -33,6 +33,7 @@ async def keep_collections_short(session_count: Callable[[], int]) -> None:
             await trio.sleep(_CHECK_SECONDS)
             frozen = min(frozen, session_count())
             if session_count() - frozen >= _SESSIONS:
+                gc.collect(1)  # what is garbage already would be frozen with the rest
                 gc.freeze()
                 frozen = session_count()
     finally:

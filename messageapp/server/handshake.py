@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Final, Protocol, TypeVar
 
@@ -32,7 +33,6 @@ _BUSY: Final = 2
 _SLOW: Final = 4
 _RETRY_SECONDS: Final = 5
 _FEW: Final = 4  # logins under way that need not take turns
-_SHORT_SECONDS: Final = 0.5  # a wait in line that the client's deadline bears
 
 
 class Common(Protocol):
@@ -105,15 +105,14 @@ async def _handshake(server: Common, link: Link, time_out: trio.CancelScope) -> 
 async def _in_turn(server: Common, time_out: trio.CancelScope, compute: Callable[[], T]) -> T:
     """Cryptography, up to 2 ms: in its turn, unless only a few are logging in.
 
-    The time in line is ours: a long one does not count as the client's.
+    The time in line is ours and does not count as the client's. As many wait as handshakes may be under way.
     """
     if server.quota.under_way <= _FEW:
         return compute()
-    since = trio.current_time()
+    left, time_out.deadline = time_out.deadline - trio.current_time(), math.inf
     await server.turns.take()
     try:
-        if (waited := trio.current_time() - since) > _SHORT_SECONDS:
-            time_out.deadline += waited
+        time_out.deadline = trio.current_time() + left
         return compute()
     finally:
         await server.turns.give_back()

@@ -36,7 +36,17 @@ class _Rest:
 class Outbox:
     """Records for one peer, bounded by count and by bytes. `put` and `relay` never wait; `write` is a task's."""
 
-    __slots__ = ("_idle", "_limits", "_link", "_queued_bytes", "_queued_count", "_receive", "_send", "sent_bytes")
+    __slots__ = (
+        "_closed",
+        "_idle",
+        "_limits",
+        "_link",
+        "_queued_bytes",
+        "_queued_count",
+        "_receive",
+        "_send",
+        "sent_bytes",
+    )
 
     def __init__(self, link: Link, limits: Limits) -> None:
         self._link, self._limits = link, limits
@@ -46,6 +56,7 @@ class Outbox:
         self._queued_count = 0
         self._queued_bytes = 0
         self._idle = False  # until M4 is out
+        self._closed = False
         self.sent_bytes = 0  # of packed records
 
     def put(self, packed: Packed, *, always: bool = False) -> bool:
@@ -108,7 +119,7 @@ class Outbox:
 
     def close(self) -> None:
         """Nothing more comes in; the writer sends what is queued and ends."""
-        self._idle = False
+        self._idle, self._closed = False, True
         self._send.close()
 
     async def write(self, m4: bytes) -> None:
@@ -129,7 +140,7 @@ class Outbox:
 
     async def _take_all(self) -> Buffer:
         """The bytes of everything queued, at least one record; `trio.EndOfChannel` when closed and empty."""
-        self._idle = not self._queued_count and self._link.direct
+        self._idle = not self._queued_count and not self._closed and self._link.direct
         records: list[Packed] = []
         rest: Buffer = b""
         item = await self._receive.receive()

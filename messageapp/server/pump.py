@@ -10,8 +10,10 @@ that then ends its connection, as it is the reader's scope that is cancelled and
 from __future__ import annotations
 
 import select
+import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import outcome
@@ -22,7 +24,8 @@ __all__ = ["Act", "Pump", "open_pump"]
 Act = Callable[[float], None]
 """Reads once from its socket, without waiting. Gets the time of the pass (trio's clock)."""
 
-_PASS: Final = 64  # sockets a pass: about a millisecond of work until every other task has its turn
+_PASS: Final = 64  # sockets asked for at a time
+_TURN_SECONDS: Final = 0.002  # then every other task has its turn, and the rest comes before those that are ready anew
 
 
 class Pump:
@@ -35,17 +38,28 @@ class Pump:
     async def run(self) -> None:
         """Until cancelled."""
         readers, epoll = self._readers, self._epoll
+        ready: deque[int] = deque()
         while True:
-            await trio.lowlevel.wait_readable(epoll.fileno())
-            now = trio.current_time()
-            # The kernel gives those that were ready longest first, and each is read once, so all get their turn.
-            for descriptor, _ in epoll.poll(0, _PASS):
-                act, task = readers[descriptor]
+            if ready:
+                await trio.lowlevel.checkpoint()
+            else:
+                await trio.lowlevel.wait_readable(epoll.fileno())
+                # The kernel gives those that were ready longest first, and each is read once, so all get their turn.
+                ready.extend([descriptor for descriptor, _ in epoll.poll(0, _PASS)])
+            now, end = trio.current_time(), time.perf_counter() + _TURN_SECONDS
+            while ready:
+                descriptor = ready.popleft()
+                reader = readers.get(descriptor)
+                if reader is None:  # gone since; and whoever has its number by now finds nothing to read
+                    continue
+                act, task = reader
                 try:
                     act(now)
                 except Exception as error:
                     self._forget(descriptor)
                     trio.lowlevel.reschedule(task, outcome.Error(error))
+                if time.perf_counter() > end:
+                    break
 
     async def serve(self, descriptor: int, act: Act) -> None:
         """Call `act` whenever there is something to read (or the end). Returns never; raises what `act` raised.
@@ -64,8 +78,9 @@ class Pump:
         await trio.lowlevel.wait_task_rescheduled(abort)
 
     def _forget(self, descriptor: int) -> None:
-        self._epoll.unregister(descriptor)
         del self._readers[descriptor]
+        with suppress(OSError):  # closed already, and so out of the epoll
+            self._epoll.unregister(descriptor)
 
 
 @contextmanager

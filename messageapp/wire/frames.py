@@ -135,6 +135,9 @@ class FrameBuffer:
             start = end
         if start < size:
             self._end_untrusted(_RECORD_ALONE, _RECORD_LIMIT)
+            if start:  # keep the unfinished frame, not all that was read with it
+                self._partial += memoryview(data)[start:]
+                self._data, self._start = b"", 0
 
     def _end_untrusted(self, expected: Collection[int], limit: int) -> int:
         """Where the next frame ends, or 0 if it is not whole."""

@@ -15,7 +15,7 @@ from messageapp_keys.certificate import (
     spki_hash,
 )
 from messageapp_keys.identity import PrivateIdentity
-from messageapp_keys.kem import CLASSIC, HYBRID, SWIFT, Suite
+from messageapp_keys.kem import CLASSIC, HYBRID, SWIFT, Suite, generate_rsa
 from messageapp_keys.primitives import Random
 from messageapp_keys.signing import algorithm_of
 from messageapp_keys.vectorkeys import load_temporary_key_untrusted, make_temporary_key
@@ -44,7 +44,8 @@ def make(now: datetime, random: Random) -> dict[str, object]:
     """
     moment = now.replace(microsecond=0)
     ca_key, root = make_ca(moment, "MessageApp test vectors")
-    key, leaf = make_server_certificate(ca_key, root, _NAMES, moment)
+    # RSA, as the first servers had: its signature stays among the known answers.
+    key, leaf = make_server_certificate(ca_key, root, _NAMES, moment, generate_rsa())
     offer = ServerOffer(
         (certificate_der(leaf),), key, algorithm_of(key), spki_hash(leaf), tuple(leaf_names(leaf)), random(32)
     )

@@ -20,7 +20,7 @@ from typing import IO, Any, Final
 
 from .proc import first_line, tied_to_us
 
-__all__ = ["GeneratorMissing", "Reins", "Result", "build", "driven", "generator_has_tls", "hexed"]
+__all__ = ["GeneratorMissing", "Reins", "Result", "build", "driven", "generator_has_tls"]
 
 _SOURCE: Final = Path(__file__).with_name("generator.c")
 _LEAVE_SECONDS: Final = 5.0
@@ -55,10 +55,6 @@ def generator_has_tls(generator: Path) -> bool:
     return _MARK not in generator.read_bytes()
 
 
-def hexed(data: bytes) -> str:
-    return data.hex()
-
-
 @dataclass(frozen=True, slots=True)
 class Result:
     """One load. Times of a message are µs from the call of `send` to its last byte at the receiver."""
@@ -80,10 +76,6 @@ class Reins:
     def __init__(self, process: subprocess.Popen[bytes], seconds: float) -> None:
         self._process = process
         self._seconds = seconds
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
 
     def go(self) -> Result:
         self.start()

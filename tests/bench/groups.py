@@ -17,13 +17,13 @@ from .proc import tied_to_us
 from .rows import Row
 from .world import RunningServer, start_bare, start_server, wait_for_pool
 
-__all__ = ["GROUPS", "RSA_USERS", "Bench", "found"]
+__all__ = ["GROUPS", "RSA_USERS", "Bench", "Found"]
 
 RSA_USERS: Final = 64
 _JOB_SECONDS: Final = 300.0
 _POOL_SECONDS: Final = 120.0
 
-found = Iterator[tuple[str, list[Row]]]
+Found = Iterator[tuple[str, list[Row]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ def _failed(job: dict[str, Any], error: Exception) -> Row:
     return Row(job["name"], "", error=f"{kind}{error}")
 
 
-def _logins(bench: Bench) -> found:
+def _logins(bench: Bench) -> Found:
     counts = bench.counts
     job: dict[str, Any] = {
         "name": "logins",
@@ -111,7 +111,7 @@ def _logins(bench: Bench) -> found:
     yield "logins", bench.with_server(job, rsa_pool=counts["pool"], generator=False)
 
 
-def _relay(bench: Bench) -> found:
+def _relay(bench: Bench) -> Found:
     """Ours, another checkout, the bare relay in both forms, the generator alone: in turn, load by load."""
     counts = bench.counts
     try:
@@ -129,7 +129,9 @@ def _relay(bench: Bench) -> found:
             for form, name in (("naive", "bare trio reader/writer"), ("best", "bare trio, best form")):
                 server = stack.enter_context(start_bare(form, bench.home))
                 servers.append(("bare", f"{name}, no cryptography", server))
-            wait_for_pool(servers[0][2].pid, _POOL_SECONDS)
+            for kind, _, server in servers:
+                if kind == "ours":
+                    wait_for_pool(server.pid, _POOL_SECONDS)
             targets = [{"kind": kind, "name": name, "port": s.port, "pid": s.pid} for kind, name, s in servers]
             targets.append({"kind": "alone", "name": "the load generator alone, no server between"})
             yield "relay", bench.load(servers[0][2], {**job, "targets": targets})
@@ -137,7 +139,7 @@ def _relay(bench: Bench) -> found:
         yield "relay", [_failed({"name": "relay"}, error)]
 
 
-def _scaling(bench: Bench) -> found:
+def _scaling(bench: Bench) -> Found:
     counts = bench.counts
     names = ("users", "scaling_messages", "turns", "longer")
     job: dict[str, Any] = {"name": "scaling", **{name: counts[name] for name in names}}
@@ -150,7 +152,7 @@ def _scaling(bench: Bench) -> found:
         yield "scaling, 100 bytes", [_failed(job, error)]
 
 
-def _large(bench: Bench) -> found:
+def _large(bench: Bench) -> Found:
     job: dict[str, Any] = {"name": "large", "large_messages": bench.counts["large_messages"]}
     try:
         bench.generator()
@@ -161,21 +163,21 @@ def _large(bench: Bench) -> found:
         yield "64 KiB messages", [_failed(job, error)]
 
 
-def _memory(bench: Bench) -> found:
+def _memory(bench: Bench) -> Found:
     yield "memory", bench.with_server({"name": "memory", "count": bench.counts["idle"]}, generator=False)
 
 
-def _clients(bench: Bench) -> found:
+def _clients(bench: Bench) -> Found:
     job = {"name": "clients", "chats": bench.counts["chats"], "texts": bench.counts["texts"]}
     yield "two clients and the server", bench.with_server(job, generator=False)
 
 
-def _library(bench: Bench) -> found:
+def _library(bench: Bench) -> Found:
     yield "in the library", bench.run("bench.local", {"name": "layers", "texts": bench.counts["texts"]})
     yield "in the library", bench.run("bench.local", {"name": "keys", "repeats": bench.counts["repeats"]})
 
 
-def _peers(bench: Bench) -> found:
+def _peers(bench: Bench) -> Found:
     try:
         peers = importlib.import_module("bench.peers")
         yield from peers.rows(bench.generator(), bench.counts, bench.home)
@@ -183,7 +185,7 @@ def _peers(bench: Bench) -> found:
         yield "other servers", [_failed({"name": "other servers"}, error)]
 
 
-GROUPS: Final[dict[str, Callable[[Bench], found]]] = {
+GROUPS: Final[dict[str, Callable[[Bench], Found]]] = {
     "logins": _logins,
     "relay": _relay,
     "scaling": _scaling,

@@ -7,6 +7,7 @@ certificate, TLS 1.3, no client certificates, users enrolled beforehand, nothing
 They read it as it is and send it on with the sender's address (Mosquitto: unchanged); XMPP servers also parse XML. Ours
 relays what it cannot read, padded, opened and sealed once more on the way.
 
+Messages are counted by their ends, their content is not compared; one that is lost stalls its pair and fails the row.
 A load in flight lasts `_SECONDS` rather than for a count of messages: their rates are too far apart for one count.
 """
 
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from .generator import Reins, Result, driven, generator_has_tls, hexed
+from .generator import Reins, Result, driven, generator_has_tls
 from .peers_base import HOST, Peer, found
 from .peers_ejabberd import EJABBERD
 from .peers_mosquitto import MOSQUITTO
@@ -106,10 +107,10 @@ class _Script:
     tls: bool
 
     def load(self, load: str, pairs: int, each: int) -> str:
-        lines = [f"load {load}", f"count {each}", f"seconds {_PATIENCE}", f"delimiter {hexed(self.peer.delimiter)}"]
+        lines = [f"load {load}", f"count {each}", f"seconds {_PATIENCE}", f"delimiter {self.peer.delimiter.hex()}"]
         for pair in range(pairs):
             lines += self._connection("sender", 2 * pair)
-            lines.append(f"message {hexed(self.peer.message(2 * pair + 1))}")
+            lines.append(f"message {self.peer.message(2 * pair + 1).hex()}")
             lines += self._connection("receiver", 2 * pair + 1)
         return "\n".join(lines) + "\n"
 
@@ -124,8 +125,8 @@ class _Script:
         if self.tls:
             yield "tls"
         for sent, awaited in self.peer.login(user):
-            yield f"send {hexed(sent)}"
-            yield f"expect {hexed(awaited)}"
+            yield f"send {sent.hex()}"
+            yield f"expect {awaited.hex()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +157,8 @@ def _loaded(server: Server, generator: Path, job: str, seconds: float | None = N
     with driven(generator, job, seconds=2 * _PATIENCE) as reins:
         before = server.cpu()
         result = _for_a_while(reins, seconds) if seconds else reins.go()
+        if result.strange or result.answers:
+            raise RuntimeError(f"{result.strange} strange frames, {result.answers} bytes of answers")
         return _Loaded(result, server.cpu() - before, server.resident_kib() / 1024)
 
 

@@ -42,8 +42,12 @@ def profile(bench: Bench, tool: str) -> tuple[str, bool]:
                 stdout=subprocess.DEVNULL,
                 preexec_fn=tied_to_us(),
             )
-            rows = _relayed(bench, server, job)
-        watcher.wait()  # it ends with the server
+            try:
+                rows = _relayed(bench, server, job)
+            except BaseException:
+                watcher.terminate()
+                raise
+        watcher.wait(_SPY_SECONDS + 5)  # it ends with the server
         text = _of_py_spy(found)
     for row in rows:
         table.add(f"relay under {tool}", row)

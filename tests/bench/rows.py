@@ -20,10 +20,10 @@ class Row:
     label: str
     unit: str
     value: float | None = None
-    server: float | None = None  # share of a core that the server's event loop used meanwhile
+    server: float | None = None  # share of a core that the server used: ours by its event loop, others by all threads
     load: float | None = None  # share of a core that the load generator used
     error: str = ""
-    cpu: float | None = None  # µs of the server's event loop for one message or login
+    cpu: float | None = None  # µs of the server for one message or login, counted the same way
     p50: float | None = None  # µs, one way
     p99: float | None = None
     rss: float | None = None  # MiB of the server

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
+from messageapp.wire.commands import Nothing
 from messageapp_keys.kem import SWIFT
 
 from .proc import cpu_of, resident_kib, settle
@@ -55,7 +56,7 @@ def scaling(job: dict[str, Any], rows: Rows) -> None:
             found, after = small.compare(talking[pairs], pairs, flight)
             rows.add(f"{label}, after {longer} times as many messages", "messages/s", found.rate, **found.shares)
             rows.add(f"{label}: CPU after {longer} times as many ÷ before", "ratio", after / ratio[pairs, flight])
-    everyone = len(idle[0].ask("list", _nothing(), "list").entries) if idle else online
+    everyone = len(idle[0].ask("list", Nothing(), "list").entries) if idle else online
     if everyone != online:
         raise RuntimeError(f"only {everyone} of {online} are still online")
 
@@ -84,12 +85,6 @@ class _Small:
         return measure(target, generator, pairs=pairs, each=each, size=_SIZE, load=closed(flight))
 
 
-def _nothing() -> Any:
-    from messageapp.wire.commands import Nothing
-
-    return Nothing()
-
-
 def _log_in(job: dict[str, Any], target: Ours, first: int, count: int, rows: Rows) -> list[Session]:
     """Users that stay and say nothing, and what they cost in memory."""
     pid = int(job["pid"])
@@ -116,7 +111,7 @@ def memory(job: dict[str, Any], rows: Rows) -> None:
     after = _settled_memory(pid)
     rows.add(f"idle connection, logged in ({count} of them)", "KiB", (after - before) / count, rss=after / 1024)
     rows.add("server with 20 connections", "MiB", before / 1024)
-    everyone = len(idle[0].ask("list", _nothing(), "list").entries)
+    everyone = len(idle[0].ask("list", Nothing(), "list").entries)
     if everyone != count + 20:
         raise RuntimeError(f"only {everyone} of {count + 20} are still online")
 

@@ -35,7 +35,6 @@ class Session:
     user: str
     sock: socket.socket
     connection: Connection
-    seconds: float  # connect → M4 opened
     number: int = 0
 
     def seal(self, record: Record) -> bytes:
@@ -84,7 +83,6 @@ class _Attempt:
     login: ClientLogin
     connection: Connection
     sock: socket.socket
-    began: float
 
 
 class Dialler:
@@ -131,10 +129,9 @@ class Dialler:
         return done, seconds
 
     def _begin(self, selector: selectors.BaseSelector, user: str, login: ClientLogin, m1: bytes) -> None:
-        began = time.perf_counter()
         sock = socket.create_connection(self._address, _PATIENCE)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        attempt = _Attempt(user, login, Connection(Role.CLIENT), sock, began)
+        attempt = _Attempt(user, login, Connection(Role.CLIENT), sock)
         sock.sendall(attempt.connection.send_frame(FrameType.M1, m1))
         selector.register(sock, selectors.EVENT_READ, attempt)
 
@@ -158,4 +155,4 @@ def _step(attempt: _Attempt, suite: Suite) -> Session | None:
     if result.suite is not suite:
         raise RuntimeError(f"the server took {result.suite.name}")
     connection.start_session(result.sealer, result.opener, 0.0)
-    return Session(attempt.user, attempt.sock, connection, time.perf_counter() - attempt.began)
+    return Session(attempt.user, attempt.sock, connection)
