@@ -18,7 +18,7 @@ from .wire.states import Role, State
 __all__ = ["Link"]
 
 _LOGIN_READ: Final = 8192  # before login little is read, so little is held
-_SESSION_READ: Final = 69_632  # a message of 64 KiB with one read; more would let one session hold up the others
+_SESSION_READ: Final = 98_304  # 32 messages of a chat; with much more one session would hold up the others
 
 
 class _Direct(Protocol):
