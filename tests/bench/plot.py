@@ -43,10 +43,14 @@ def _relay(document: dict[str, Any], path: Path) -> None:
         ("this server, end-to-end encrypted chat", "relay", sealed),
         ("this server, 100 bytes", "relay", "100 bytes"),
     ]
-    bars += [(group, group, "100 bytes") for group in groups if group != "relay" and "÷" not in group]
+    bars += [
+        (group.replace("relay of ", "… step: "), group, "100 bytes")
+        for group in groups
+        if group != "relay" and "÷" not in group
+    ]
     found = []
     for name, group, size in bars:
-        rates = [_median(rows, group, f"{size}: {load}") for load in _LOADS]
+        rates = [_median(rows, group, f"{size}: {load}") or 0.0 for load in _LOADS]
         if all(rates) and "generator" not in name:
             found.append((name, rates))
     height = 0.36
@@ -58,7 +62,7 @@ def _relay(document: dict[str, Any], path: Path) -> None:
     axes.set_yticks(range(len(found)), [name for name, _ in reversed(found)])
     axes.set_xscale("log")
     axes.set_xlabel("messages a second, 20 pairs (logarithmic); medians")
-    axes.margins(x=0.12)
+    axes.set_xlim(right=2 * max(max(rates) for _, rates in found))
     axes.legend([plt.Rectangle((0, 0), 1, 1, color=colour) for colour in _COLOURS], ["1 in flight", "32 in flight"])
     _save(figure, path)
 
@@ -70,14 +74,14 @@ def _scaling(document: dict[str, Any], path: Path) -> None:
         if match and row["values"]:
             users = int(match[2].replace(",", ""))
             found.setdefault(int(match[1]), []).append((users, statistics.median(row["values"])))
-    figure, axes = plt.subplots(figsize=(6.4, 2.8))
+    figure, axes = plt.subplots(figsize=(6.4, 3.4))
     for (flight, points), colour in zip(sorted(found.items()), _COLOURS, strict=False):
         axes.plot(*zip(*sorted(points), strict=True), marker="o", color=colour, label=f"{flight} in flight")
     axes.axhspan(0.85, 1.15, color="#dddddd", zorder=0)
     axes.set_xscale("log")
     axes.set_ylim(0, 2)
     axes.set_xlabel("users logged in (logarithmic)")
-    axes.set_ylabel("CPU of a message ÷ with 50 users")
+    axes.set_ylabel("CPU of a message, with 50 users = 1")
     axes.legend()
     _save(figure, path)
 
