@@ -76,10 +76,11 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Figures, never verdicts: `nox -s bench -- --quick` for a short run; `-- --plot FOLDER` draws the last one."""
+    """Figures, never verdicts: `-- --quick` for a short run, `-- --plot FOLDER [FILE]` to draw the last one."""
     if session.posargs[:1] == ["--plot"]:
         _install(session, "plot", editable=False)
-        session.run("python", "tests/bench/plot.py", "bench-results.json", *session.posargs[1:])
+        folder, *results = session.posargs[1:]
+        session.run("python", "tests/bench/plot.py", *(results or ["bench-results.json"]), folder)
         return
     _install(session, "test")
     session.run("python", "tests/bench/run.py", *session.posargs)

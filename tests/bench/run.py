@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.util
+import copy
 import json
 import os
 import signal
@@ -22,8 +22,7 @@ from typing import Any, Final
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(_ROOT / "tests"))
-if importlib.util.find_spec("messageapp_cli") is None:  # not installed: straight from the checkout
-    sys.path[:0] = [str(_ROOT), str(_ROOT / "cli"), str(_ROOT / "keys")]
+sys.path[:0] = [str(_ROOT), str(_ROOT / "cli"), str(_ROOT / "keys")]  # this checkout, whatever is installed
 
 from bench.groups import GROUPS, RSA_USERS, Bench  # noqa: E402
 from bench.local import message_size  # noqa: E402
@@ -85,10 +84,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not Path("/proc/self/stat").exists():
         _tell("this needs Linux: it reads the server's processor time and memory from /proc\n")
         return 2
-    counts = {**(QUICK if options.quick else FULL)}
+    counts = copy.deepcopy(QUICK if options.quick else FULL)
     counts["runs"] = max(1, min(20, options.runs or counts["runs"]))
     files = many_files() - _FILES_LEFT
-    counts["users"] = [users for users in counts["users"] if users <= files]
+    for users in [users for users in counts["users"] if users > files]:
+        _tell(f"skipped: {users:,} users, more than open files allow\n")
+        counts["users"].remove(users)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _stop)
     try:
