@@ -24,6 +24,7 @@ from messageapp_keys.primitives import (
     Buffer,
     OpenFailed,
     RecordCipher,
+    counter_bytes,
     expand_label,
 )
 from messageapp_keys.types import SessionKey, TrafficSecret
@@ -185,10 +186,10 @@ class RecordSealer(_Direction):
         """
         number, size, seal = self._counter, self._bytes, self._cipher.seal_apart
         until = self._since + UPDATE_AFTER_RECORDS
-        if number - self._since >= HARD_STOP_RECORDS:
+        if self.records_under_key >= HARD_STOP_RECORDS:
             raise LocalProtocolError("a key has sealed all that it may")
         for packed in records:
-            counter = number.to_bytes(COUNTER_SIZE, "little")
+            counter = counter_bytes(number)
             tag, ciphertext = seal(counter, packed, self._username + counter)
             parts += (record_head(SEAL_SIZE + len(packed)), counter, tag, ciphertext)
             number += 1
@@ -215,10 +216,10 @@ class RecordOpener(_Direction):
 
     def open_packed_untrusted(self, body: Buffer) -> Packed:
         """As `open_untrusted`, in a buffer of its own."""
-        counter = self._counter.to_bytes(COUNTER_SIZE, "little")
+        counter = counter_bytes(self._counter)
         if body[:COUNTER_SIZE] != counter or len(body) < SEAL_SIZE:
             raise RemoteProtocolError("a record is out of order")
-        if self._counter - self._since >= HARD_STOP_RECORDS:
+        if self.records_under_key >= HARD_STOP_RECORDS:
             raise RemoteProtocolError("a key was used for too long")
         try:
             plaintext = self._cipher.open_buffer(

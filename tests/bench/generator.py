@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
-from .proc import first_line, tied_to_us
+from .proc import first_line, tied_to_us, wait_or_kill
 
 __all__ = ["GeneratorMissing", "Reins", "Result", "build", "driven", "generator_has_tls"]
 
@@ -157,8 +157,4 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         if stream is not None:
             with suppress(BrokenPipeError):
                 stream.close()
-    try:
-        process.wait(_LEAVE_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    wait_or_kill(process, _LEAVE_SECONDS)

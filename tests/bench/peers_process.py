@@ -17,7 +17,7 @@ from typing import Final
 
 from .peers_base import HOST, Launch, Peer, Place
 from .peers_certificate import make_certificate
-from .proc import cpu_of, many_files, resident_kib, tied_to_us
+from .proc import cpu_of, many_files, resident_kib, stop, tied_to_us
 
 __all__ = ["Server", "running"]
 
@@ -130,12 +130,7 @@ def _family(pid: int) -> list[int]:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     below = _family(process.pid)[1:]
-    process.terminate()
-    try:
-        process.wait(_STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    stop(process, _STOP_SECONDS)
     for pid in below:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

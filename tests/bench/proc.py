@@ -11,6 +11,7 @@ import platform
 import resource
 import selectors
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -18,10 +19,35 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Final
 
-__all__ = ["Cpu", "cpu_of", "first_line", "machine", "many_files", "resident_kib", "settle", "tied_to_us"]
+__all__ = [
+    "Cpu",
+    "cpu_of",
+    "first_line",
+    "machine",
+    "many_files",
+    "resident_kib",
+    "settle",
+    "stop",
+    "tied_to_us",
+    "wait_or_kill",
+]
 
 _TICK = os.sysconf("SC_CLK_TCK")
 _PR_SET_PDEATHSIG: Final = 1
+
+
+def wait_or_kill(process: subprocess.Popen[bytes], seconds: float) -> None:
+    """For a process that has been told to end."""
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def stop(process: subprocess.Popen[bytes], seconds: float) -> None:
+    process.terminate()
+    wait_or_kill(process, seconds)
 
 
 class Cpu:

@@ -19,7 +19,7 @@ from messageapp.store.users import add_user
 from messageapp_keys.certificate import Certificate, load_certificate_untrusted
 from messageapp_keys.identity import PrivateIdentity
 
-from .proc import cpu_of, first_line, tied_to_us
+from .proc import cpu_of, first_line, stop, tied_to_us
 
 __all__ = ["LIMITS", "Identities", "RunningServer", "authority", "enrol", "start_bare", "start_server", "wait_for_pool"]
 
@@ -131,12 +131,7 @@ def _started(command: Sequence[str], log: Path, environment: Mapping[str, str]) 
         if process.poll() is not None:
             raise RuntimeError(f"the server ended by itself with {process.returncode}: {_tail(log)}")
     finally:
-        process.terminate()
-        try:
-            process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        stop(process, _STOP_SECONDS)
         assert process.stdout is not None
         process.stdout.close()
 
