@@ -7,13 +7,12 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from .certificate_reading import CertificateRefused, Refusal, address_of, folded, in_utc, leaf_names
-from .signing import RSA_EXPONENT, PrivateKey
+from .signing import RSA_EXPONENT, UNREADABLE_KEY, PrivateKey
 
 __all__ = [
     "MAX_LEAF_LIFETIME",
@@ -96,7 +95,7 @@ def load_private_key_pem(pem: bytes) -> PrivateKey:
     """
     try:
         key = serialization.load_pem_private_key(pem, None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except UNREADABLE_KEY:
         raise CertificateRefused(Refusal.MALFORMED, "the private key of the certificate cannot be read") from None
     if not isinstance(key, PrivateKey):
         raise CertificateRefused(Refusal.KEY, "the private key of the certificate is of a kind that is not used here")

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, Literal
 
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
 
@@ -16,6 +15,7 @@ from .codec import Malformed, Reader, reading_untrusted, u8, u16, vec16
 from .primitives import hash_labelled
 from .signing import (
     RSA_EXPONENT,
+    UNREADABLE_KEY,
     PrivateKey,
     SignatureAlgorithm,
     UnusableKey,
@@ -168,7 +168,7 @@ class PrivateIdentity:
         for algorithm, der in parts:
             try:
                 key = serialization.load_der_private_key(der, None, unsafe_skip_rsa_key_validation=True)
-            except (ValueError, TypeError, UnsupportedAlgorithm):
+            except UNREADABLE_KEY:
                 raise Malformed("a private key cannot be read") from None
             if (
                 not isinstance(key, PrivateKey)

@@ -11,14 +11,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import mlkem, padding, rsa, x25519
 
 from . import labels
 from .codec import Malformed, Reader, vec16
 from .primitives import hash_bytes, hmac_sha256
-from .signing import RSA_EXPONENT, public_der
+from .signing import RSA_EXPONENT, UNREADABLE_KEY, public_der
 
 __all__ = [
     "CLASSIC",
@@ -77,7 +76,7 @@ class _Rsa:
         der = reader.vec16()
         try:
             key = serialization.load_der_public_key(der)
-        except (ValueError, TypeError, UnsupportedAlgorithm):
+        except UNREADABLE_KEY:
             raise Malformed("the temporary RSA key cannot be read") from None
         if not isinstance(key, rsa.RSAPublicKey):
             raise Malformed("the temporary RSA key is of another kind")

@@ -10,14 +10,22 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, mldsa, rsa
 from cryptography.utils import CryptographyDeprecationWarning
 
 from .codec import Malformed
 from .identity import IdentityBundle, PrivateIdentity
-from .signing import MAX_RSA_BITS, MIN_RSA_BITS, RSA_EXPONENT, PublicKey, UnusableKey, algorithm_of, public_der
+from .signing import (
+    MAX_RSA_BITS,
+    MIN_RSA_BITS,
+    RSA_EXPONENT,
+    UNREADABLE_KEY,
+    PublicKey,
+    UnusableKey,
+    algorithm_of,
+    public_der,
+)
 
 __all__ = [
     "PemRefused",
@@ -32,7 +40,7 @@ MAX_PEM: Final = 64 * 1024  # an RSA-4096 key is 3.4 kB, an ML-DSA-65 public key
 _LABEL: Final = re.compile(rb"^-----BEGIN ([A-Z0-9 ]{1,40})-----[ \t]*\r?$", re.MULTILINE)
 _BLOCK: Final = re.compile(rb"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY-----", re.DOTALL)
 # The warning is for Diffie-Hellman keys, and an exception only where warnings are errors.
-_UNREADABLE: Final = (ValueError, TypeError, UnsupportedAlgorithm, CryptographyDeprecationWarning)
+_UNREADABLE: Final = (*UNREADABLE_KEY, CryptographyDeprecationWarning)
 _LEGACY: Final = re.compile(rb"^Proc-Type:[ \t]*4,[ \t]*ENCRYPTED", re.MULTILINE)
 
 

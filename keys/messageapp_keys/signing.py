@@ -12,13 +12,14 @@ from enum import IntEnum
 from functools import lru_cache
 from typing import Any, Final
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, padding, rsa
 
 __all__ = [
     "MAX_RSA_BITS",
     "MIN_RSA_BITS",
+    "UNREADABLE_KEY",
     "PrivateKey",
     "PublicKey",
     "SignatureAlgorithm",
@@ -42,6 +43,8 @@ _OIDS: Final = {
     0x0807: bytes.fromhex("06032b6570"),
     0x0905: bytes.fromhex("0609608648016503040312"),
 }
+# What the library raises on a key that it cannot read; the last one for X25519 and the like of a wrong length.
+UNREADABLE_KEY: Final = (ValueError, TypeError, UnsupportedAlgorithm, InternalError)
 _PREFIX: Final = b"\x20" * 64
 _SHA256: Final = hashes.SHA256()
 _PSS: Final = padding.PSS(padding.MGF1(_SHA256), salt_length=32)
@@ -145,7 +148,7 @@ def load_verifying_key_untrusted(algorithm: int, der: bytes) -> VerifyingKey:
         raise UnusableKey("a public key is not of the named algorithm")
     try:
         key: Any = serialization.load_der_public_key(der)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except UNREADABLE_KEY:
         raise UnusableKey("a public key cannot be read") from None
     found = VerifyingKey.of(key)
     if found.algorithm != algorithm:

@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import mlkem, rsa, x25519
 
 from .certificate_reading import UNREADABLE
 from .codec import Malformed
 from .kem import CLASSIC, HYBRID, SWIFT, Suite, TemporaryKey
+from .signing import UNREADABLE_KEY
 
 __all__ = [
     "MLKEM_REJECTED",
@@ -93,7 +94,7 @@ def _load_untrusted(name: str, data: bytes) -> Any:
             private = x25519.X25519PrivateKey.from_private_bytes(data)
         else:
             private = mlkem.MLKEM768PrivateKey.from_seed_bytes(data)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except UNREADABLE_KEY:
         raise Malformed(f"{name} cannot be read") from None
     if name == _RSA and not isinstance(private, rsa.RSAPrivateKey):
         raise Malformed(f"{name} is of another kind")
