@@ -2,6 +2,7 @@
 wrong. A refusal is always the same: `ServerNotAuthenticated` at the client, `LoginFailed` with alert 1 at the server.
 """
 
+import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,19 +10,20 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from messageapp.errors import RemoteProtocolError, ServerNotAuthenticated
 from messageapp.wire.frames import FrameType, encode_frame
-from messageapp.wire.login import LoginFailed, ServerLogin, ServerOffer, Welcome, m4_frame
+from messageapp.wire.login import ClientLogin, LoginFailed, ServerLogin, ServerOffer, Welcome, m4_frame
 from messageapp.wire.messages import HIDE_USER, M1, M2, M3, M2Core
 from messageapp.wire.records import Kind, Record
 from messageapp_keys import labels
 from messageapp_keys.certificate_reading import certificate_der
 from messageapp_keys.codec import u16, u64, vec8, vec16
-from messageapp_keys.identity import IdentityBundle
+from messageapp_keys.identity import IdentityBundle, Signatures
 from messageapp_keys.kem import CLASSIC, HYBRID, SUITES, SWIFT, Suite
 from messageapp_keys.signing import sign
 from support.keys import (
@@ -119,6 +121,24 @@ def test_a_server_by_hand_is_taken() -> None:
     pair.m3(hand_m2(pair.m1(), pair.offer, HYBRID))
 
 
+def test_what_both_sides_know_of_a_login() -> None:
+    pair = LoginPair()
+    m2 = pair.m2(pair.m1())
+    result = pair.finish(pair.m4(pair.m3(m2)))
+    assert result.temp_fingerprint == hashlib.sha256(M2.parse_untrusted(m2[5:]).core.temp_pub).digest()
+    assert pair.accepted.key_id == identity().key_id
+
+
+def test_a_client_need_not_name_its_device() -> None:
+    pair = LoginPair()
+    pair.client = ClientLogin(
+        username="alice", identity=identity(), authority=authority()[1], server=SERVER, suites=[SWIFT],
+        random=os.urandom,
+    )  # fmt: skip
+    pair.run()
+    assert pair.accepted.device == bytes(16)
+
+
 def test_two_logins_share_no_secret() -> None:
     first, second = LoginPair(suites=[CLASSIC]), LoginPair(suites=[CLASSIC])
     one, two = first.run(), second.run()
@@ -155,6 +175,24 @@ def test_grease_is_tolerated_and_there() -> None:
     assert len(seen) > 1
     plain = M1.parse_untrusted(LoginPair(options={"grease": False}).m1()[5:])
     assert set(plain.suites) == {SWIFT.code}
+
+
+def test_grease_is_made_of_the_random_bytes_that_were_asked_for() -> None:
+    asked: list[int] = []
+
+    def random(size: int) -> bytes:
+        asked.append(size)
+        return b"\x16" * size
+
+    client = ClientLogin(
+        username="alice", identity=identity(), authority=authority()[1], server=SERVER, suites=[HYBRID, SWIFT],
+        random=random,
+    )  # fmt: skip
+    m1 = M1.parse_untrusted(client.start()[5:])
+    assert m1.suites == (HYBRID.code, 0x6A6A, SWIFT.code)
+    assert m1.tlvs == {0x9616: b"\x16" * 6}
+    assert m1.random == b"\x16" * 32
+    assert sorted(asked) == [1, 1, 1, 2, 6, 32]
 
 
 def test_the_server_takes_its_own_best_and_without_an_rsa_key_the_best_that_needs_none() -> None:
@@ -214,6 +252,7 @@ def test_m1_that_a_server_refuses(case: str) -> None:
         pair.m2(encode_frame(FrameType.M1, body))
     assert failed.value.alert == alert
     assert str(failed.value) == "login failed"
+    assert failed.value.cause == "M1: nothing in common" if alert == 3 else failed.value.cause.startswith("M1: ")
 
 
 def test_a_suite_that_the_server_does_not_take_is_refused() -> None:
@@ -386,6 +425,44 @@ def test_the_certificate_is_judged_at_the_time_given(when: timedelta) -> None:
     pair.client.receive_m2_untrusted(frame_of(m2), NOW)
 
 
+def test_a_revoked_certificate_is_refused() -> None:
+    key, certificate = authority()
+    hour = timedelta(hours=1)
+    for serial, good in ((leaf()[1].serial_number, False), (leaf()[1].serial_number + 1, True)):
+        gone = x509.RevokedCertificateBuilder(serial, NOW - hour).build()
+        revoked = x509.CertificateRevocationListBuilder(certificate.subject, NOW - hour, NOW + hour)
+        signed = revoked.add_revoked_certificate(gone).sign(key, hashes.SHA256())
+        pair = LoginPair(options={"revoked": signed})
+        m2 = pair.m2(pair.m1())
+        if good:
+            assert pair.m3(m2)
+            continue
+        with pytest.raises(ServerNotAuthenticated, match="revoked"):
+            pair.m3(m2)
+
+
+def test_only_another_authority_gets_the_hint_to_ask_the_owner() -> None:
+    for options, hint in (({"authority": authority("Another CA")[1]}, True), ({"server": OTHER_SERVER}, False)):
+        pair = LoginPair()
+        chosen: dict[str, Any] = {"authority": authority()[1], "server": SERVER, **options}
+        pair.client = ClientLogin(
+            username="alice", identity=identity(), suites=[SWIFT], random=os.urandom, device=DEVICE, **chosen
+        )
+        assert pair.offer is not None
+        with pytest.raises(ServerNotAuthenticated) as failed:
+            pair.client.receive_m2_untrusted(frame_of(hand_m2(pair.client.start(), pair.offer)), NOW)
+        said = "; this is another server, or its authority is a new one: ask its owner"
+        assert str(failed.value).endswith(said) is hint
+        assert hint or str(failed.value) == f"the certificate is for {SERVER}, not for {OTHER_SERVER}"
+
+
+def test_an_m2_that_is_none_is_said_to_be_none() -> None:
+    pair = LoginPair()
+    pair.m1()
+    with pytest.raises(ServerNotAuthenticated, match=r"^the server's answer is not valid: .+"):
+        pair.m3(encode_frame(FrameType.M2, bytes(10)))
+
+
 def test_nothing_is_sent_in_clear_to_a_server_that_is_not_proved() -> None:
     """The exception is all that comes out: no M3, no secrets kept."""
     pair = LoginPair()
@@ -482,6 +559,7 @@ def test_m3_that_a_server_refuses_always_in_the_same_words(case: str) -> None:
     m1 = pair.m1()
     error = refused_m3(pair, HandM3(m1, pair.m2(m1), **options()).frame())
     assert (str(error), error.alert) == ("login failed", 1)
+    assert error.cause.startswith("M3: ")
 
 
 @pytest.mark.parametrize(
@@ -494,6 +572,27 @@ def test_m3_of_another_form_is_refused_alike(change: Change) -> None:
     m3 = pair.m3(pair.m2(pair.m1()))
     error = refused_m3(pair, encode_frame(FrameType.M3, change(m3[5:])))
     assert (str(error), error.alert) == ("login failed", 1)
+
+
+@each_kind
+@pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
+def test_what_is_checked_has_the_form_that_the_signatures_claim(
+    monkeypatch: pytest.MonkeyPatch, kind: str, known: bool
+) -> None:
+    """Whoever is enrolled, with whichever keys: so the work does not depend on it."""
+    checked: list[tuple[tuple[int, int], ...]] = []
+    real = IdentityBundle.verify_untrusted
+
+    def verify(bundle: IdentityBundle, label: bytes, body: bytes, signatures: Signatures) -> bool:
+        checked.append(bundle.signature_sizes)
+        return real(bundle, label, body, signatures)
+
+    monkeypatch.setattr(IdentityBundle, "verify_untrusted", verify)
+    for enrolled in ("ed25519+pq", "ed25519"):
+        pair = LoginPair(enrolled={"alice": identity(enrolled, "bob").bundle} if known else {})
+        m1 = pair.m1()
+        refused_m3(pair, HandM3(m1, pair.m2(m1), who=identity(kind, "mallory")).frame())
+    assert checked == [identity(kind, "mallory").bundle.signature_sizes] * 2
 
 
 def test_of_two_signatures_both_must_verify() -> None:
@@ -550,9 +649,9 @@ def test_an_unknown_user_fails_like_a_wrong_key(hide_user: bool) -> None:
 
 
 def test_an_unknown_users_key_is_read_like_a_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A directory reads the bundle of a known user from its bytes; the time that takes must not be missing."""
+    """A directory takes the bundle of a known user from its bytes; the time that takes must not be missing."""
     parsed: list[bytes] = []
-    real = IdentityBundle.parse_untrusted
+    real = IdentityBundle.read_untrusted
 
     def parse(data: bytes) -> IdentityBundle:
         parsed.append(data)
@@ -560,7 +659,7 @@ def test_an_unknown_users_key_is_read_like_a_known_ones(monkeypatch: pytest.Monk
 
     known = identity("ed25519", "mallory").bundle.encode()
     lookups: dict[str, Callable[[str], IdentityBundle | None]] = {
-        "known": lambda name: IdentityBundle.parse_untrusted(known),
+        "known": lambda name: IdentityBundle.read_untrusted(known),
         "unknown": lambda name: None,
     }
     counts = {}
@@ -568,12 +667,12 @@ def test_an_unknown_users_key_is_read_like_a_known_ones(monkeypatch: pytest.Monk
         pair = LoginPair()
         m3 = pair.m3(pair.m2(pair.m1()))
         with monkeypatch.context() as patch:
-            patch.setattr(IdentityBundle, "parse_untrusted", staticmethod(parse))
+            patch.setattr(IdentityBundle, "read_untrusted", staticmethod(parse))
             parsed.clear()
             with pytest.raises(LoginFailed):
                 pair.server.accept_untrusted(frame_of(m3), enrolled, identity("ed25519", "dummy").bundle)
-        counts[kind] = parsed[:]
-    assert counts == {"known": [known], "unknown": [identity("ed25519", "dummy").bundle.encode()]}
+        counts[kind] = [len(data) for data in parsed]
+    assert counts == {"known": [len(known)], "unknown": [len(known)]}
 
 
 @pytest.mark.parametrize(("dialled", "held"), [(SERVER.upper(), SERVER), (SERVER, SERVER.upper())])
@@ -614,7 +713,8 @@ def test_the_cause_of_a_failure_holds_nothing_of_the_stranger() -> None:
         pair = LoginPair(suites=[suite])
         m1 = pair.m1()
         causes.add(refused_m3(pair, HandM3(m1, pair.m2(m1), **options()).frame()).cause)
-    assert causes
+    assert "M3: the user is not proved" in causes
+    assert all(len(cause) > len("M3: None") and cause.startswith("M3: ") for cause in causes)
     assert not any("alice" in cause or "mallory" in cause for cause in causes)
 
 
@@ -645,6 +745,7 @@ M4_REFUSED = {
     "another id": Record(EVENT, 1, b"okay", raw_welcome()),
     "another verb": Record(EVENT, 0, b"byee", b"\0"),
     "another text": Record(EVENT, 0, b"okay", raw_welcome(b"User Login Complete?")),
+    "a text that is none": Record(EVENT, 0, b"okay", raw_welcome(b"\xff")),
     "no time": Record(EVENT, 0, b"okay", raw_welcome(t1=b"")),
     "no limits": Record(EVENT, 0, b"okay", raw_welcome(t2=b"")),
     "no name": Record(EVENT, 0, b"okay", raw_welcome(t5=b"")),
@@ -663,7 +764,7 @@ M4_REFUSED = {
 def test_m4_that_a_client_refuses(case: str) -> None:
     pair, m3 = m3_done()
     sealer = pair.accept(m3).sealer
-    with pytest.raises(ServerNotAuthenticated):
+    with pytest.raises(ServerNotAuthenticated, match="the server did not prove that it has the session key: "):
         pair.finish(encode_frame(FrameType.M4, sealer.seal(M4_REFUSED[case])))
 
 

@@ -26,7 +26,7 @@ from .signing import (
     sign,
 )
 
-__all__ = ["IdentityBundle", "PrivateIdentity", "key_id_of", "read_signatures", "write_signatures"]
+__all__ = ["IdentityBundle", "PrivateIdentity", "Signatures", "key_id_of", "read_signatures", "write_signatures"]
 
 RSA_BITS: Final = 3072
 _FIRST: Final = (SignatureAlgorithm.RSA_PSS, SignatureAlgorithm.ED25519)
@@ -73,17 +73,44 @@ class IdentityBundle:
     @classmethod
     def parse_untrusted(cls, data: bytes) -> IdentityBundle:
         """`Malformed` for a combination, key or encoding that the protocol does not take."""
+        return cls.read_untrusted(data).checked_untrusted()
+
+    @classmethod
+    def read_untrusted(cls, data: bytes) -> IdentityBundle:
+        """An allowed combination, its keys not looked at yet: `checked_untrusted` does that. `Malformed`."""
         with reading_untrusted(data) as reader:
             bundle = cls(tuple([(reader.u16(), reader.vec16()) for _ in range(reader.u8())]))
-        return bundle.checked_untrusted()
+        return bundle._combined_untrusted()
+
+    @staticmethod
+    def allows(algorithms: Sequence[int]) -> bool:
+        """Are these the algorithms of an identity, in this order?"""
+        return tuple(algorithms) in _ALLOWED
+
+    @property
+    def signature_sizes(self) -> tuple[tuple[int, int], ...]:
+        """Of each key the algorithm and, for RSA, the bytes of a signature, else 0; of keys that are not checked yet.
+
+        RFC 8017 A.1.1: the modulus is the first INTEGER. From 2048 bits on its length stands at one place.
+        """
+        return tuple(
+            [
+                (algorithm, int.from_bytes(der[30:32], "big") - (der[32:33] == b"\0") if algorithm == _FIRST[0] else 0)
+                for algorithm, der in self.keys
+            ]
+        )
 
     def checked_untrusted(self) -> IdentityBundle:
-        if tuple([algorithm for algorithm, _ in self.keys]) not in _ALLOWED:
-            raise Malformed("an identity is RSA or Ed25519, alone or together with ML-DSA-65")
+        """Itself, with keys that can be used. `Malformed`."""
         try:
-            _ = self._verifiers
+            _ = self._combined_untrusted()._verifiers
         except UnusableKey as error:
             raise Malformed(str(error)) from None
+        return self
+
+    def _combined_untrusted(self) -> IdentityBundle:
+        if not self.allows([algorithm for algorithm, _ in self.keys]):
+            raise Malformed("an identity is RSA or Ed25519, alone or together with ML-DSA-65")
         return self
 
     def verify_untrusted(self, label: bytes, body: bytes, signatures: Signatures) -> bool:

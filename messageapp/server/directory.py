@@ -5,8 +5,9 @@ from __future__ import annotations
 import sqlite3
 from typing import Protocol
 
-from messageapp.errors import MessageAppError, UnusableSetup
-from messageapp.store.users import data_version, find_encoded, find_user
+from messageapp.errors import MessageAppError
+from messageapp.store.users import data_version, find_encoded
+from messageapp_keys.codec import Malformed
 from messageapp_keys.identity import IdentityBundle
 
 __all__ = ["Directory", "DirectoryUnreadable", "SqliteDirectory"]
@@ -20,7 +21,7 @@ class Directory(Protocol):
     """Who is enrolled."""
 
     def find(self, name: str) -> IdentityBundle | None:
-        """The bundle of exactly this spelling, or None. Raises `DirectoryUnreadable`."""
+        """The bundle of exactly this spelling, or None; its keys may be unread. Raises `DirectoryUnreadable`."""
         ...
 
     def encoded(self, name: str) -> bytes | None:
@@ -44,13 +45,11 @@ class SqliteDirectory:
         self._seen = self._known = data_version(database)
 
     def find(self, name: str) -> IdentityBundle | None:
+        encoded = self.encoded(name)
         try:
-            user = find_user(self._database, name)
-        except UnusableSetup:
+            return None if encoded is None else IdentityBundle.read_untrusted(encoded)
+        except Malformed:
             return None  # a damaged row lets nobody in
-        except sqlite3.Error:
-            raise DirectoryUnreadable from None
-        return None if user is None else user.bundle
 
     def encoded(self, name: str) -> bytes | None:
         try:

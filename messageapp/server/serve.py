@@ -18,9 +18,10 @@ from messageapp.keypool import KeySource
 from messageapp.limits import Limits
 from messageapp.wire.commands import ByeReason
 from messageapp.wire.login import ServerOffer
-from messageapp_keys.identity import IdentityBundle, PrivateIdentity
+from messageapp_keys.identity import IdentityBundle
 from messageapp_keys.kem import CLASSIC, HYBRID, SWIFT, Suite
 from messageapp_keys.primitives import Random
+from messageapp_keys.standins import USUAL, stand_in
 
 from .accepting import accept_until_cancelled
 from .connection import Connection
@@ -65,8 +66,7 @@ class Server:
         self.turns = Turns()
         self.router = Router(directory, self.limits)
         self.pump: Pump | None = None
-        # Stands in for the key of unknown users; of the default kind, so that checking it takes as long.
-        self.dummy_bundle = dummy_bundle or PrivateIdentity.generate().bundle
+        self.dummy_bundle = dummy_bundle or stand_in(USUAL)  # for logins with signatures that no identity makes
         self._connections = 0
         self._requests = 0
         self._stop = trio.Event()

@@ -45,6 +45,7 @@ from messageapp_keys.primitives import (
     seal_once,
 )
 from messageapp_keys.signing import PrivateKey, SignatureAlgorithm, sign
+from messageapp_keys.standins import NO_SIGNATURES, Form, form_of, stand_in
 from messageapp_keys.types import ExporterSecret, HandshakeKey, MasterSecret, PseudoRandomKey, TrafficSecret
 
 from .frames import Frame, FrameType, encode_frame
@@ -68,6 +69,7 @@ ALERT_NO_OFFER: Final = 3
 SERVER_SIGALGS: Final = (SignatureAlgorithm.ML_DSA_65, SignatureAlgorithm.ECDSA_P256, SignatureAlgorithm.RSA_PSS)
 LOGIN_COMPLETE: Final = "User Login Complete!"
 _UNUSED_SUITES: Final = tuple(0x0A0A + 0x1010 * i for i in range(16))  # {0x?A?A}: keeps servers tolerant (§4.1)
+_NO_PROOF: Final = M3Proof("", bytes(32), NO_SIGNATURES)  # where M3 does not open
 _TLV_TIME, _TLV_LIMITS, _TLV_LOG, _TLV_SESSIONS, _TLV_SERVER = 1, 2, 3, 4, 5
 
 
@@ -381,10 +383,12 @@ class ServerLogin:
     def accept_untrusted(
         self, frame: Frame, enrolled: Callable[[str], IdentityBundle | None], dummy: IdentityBundle
     ) -> AcceptedLogin:
-        """Check M3. Raises `LoginFailed` for every cause, after the same work.
+        """Check M3. Raises `LoginFailed` for every cause; past the form, after work that depends on the frame alone.
 
-        `enrolled` gives the bundle of a user in exactly the registered spelling, or None; then `dummy` takes its place,
-        so that an unknown user costs what a wrong signature costs (§4.4).
+        `enrolled` gives the bundle of a user in exactly the registered spelling, or None. Its keys may be unread. Where
+        they are not of the form that the signatures claim, or there are none, stand-ins of that form take their place,
+        so that nobody learns from the time who is enrolled and with which kind of key (§4.4). `dummy` is the one for
+        what no identity signs.
         """
         m1, own, suite = self._m1, self._offer, self._temporary.suite
         try:
@@ -393,24 +397,28 @@ class ServerLogin:
             prk = handshake_prk(suite, keying_material)
             transcript = transcript_e(self._m1_frame, self._m2_frame, m3.encapsulated)
             key = expand_label(prk, labels.M3_AUTH, transcript, HandshakeKey)
+        except Malformed as error:
+            raise LoginFailed(f"M3: {error}") from None
+        cause = "the user is not proved"
+        try:
             proof = M3Proof.parse_untrusted(open_once(key, m3.sealed, transcript))
         except (Malformed, OpenFailed) as error:
-            raise LoginFailed(f"M3: {error}") from None
+            proof, cause = _NO_PROOF, str(error)
         hidden = bool(m1.flags & HIDE_USER)
         username = proof.username if hidden else m1.username
         known = enrolled(username) if is_username(username) else None
-        # Read anew, as the directory reads a known one: the time must not tell them apart.
-        bundle = known or IdentityBundle.parse_untrusted(dummy.encode())
+        bundle = _to_check_with(known, form_of(proof.signatures), dummy)
         body = login_body(transcript, username, m1.server, own.leaf_spki_hash)
         checks = (
             bundle.verify_untrusted(labels.SIG_M3, body, proof.signatures),
             same(proof.key_id, bundle.key_id),
             proof.username == username,
             own.is_ours(m1.server),
-            known is not None,
+            proof is not _NO_PROOF,
+            bundle is known,
         )
         if not all(checks):
-            raise LoginFailed("M3: the user is not proved")
+            raise LoginFailed(f"M3: {cause}")
         final = transcript_3(self._m1_frame, self._m2_frame, frame.wire)
         master = master_secret(prk, final)
         c2s, s2c = traffic_secrets(master, final)
@@ -423,6 +431,17 @@ class ServerLogin:
             sealer=RecordSealer(s2c, username),
             opener=RecordOpener(c2s, username),
         )
+
+
+def _to_check_with(known: IdentityBundle | None, form: Form | None, dummy: IdentityBundle) -> IdentityBundle:
+    """`known` if its keys are of that form and can be used, else a stand-in."""
+    other = IdentityBundle(dummy.keys) if form is None else stand_in(form)
+    # Read anew, as the directory reads a known one: the time must not tell them apart.
+    found = known or IdentityBundle.read_untrusted(other.encode())
+    try:
+        return (found if found.signature_sizes == form else other).checked_untrusted()
+    except Malformed:  # a damaged row lets nobody in
+        return other.checked_untrusted()
 
 
 def m4_frame(sealer: RecordSealer, welcome: Welcome) -> bytes:
