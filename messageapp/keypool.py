@@ -12,13 +12,15 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import trio
 
 from messageapp_keys.kem import generate_rsa, prepare_rsa
 
 __all__ = ["KeySource", "RsaPool", "open_pool"]
+
+_REST_SECONDS: Final = 1.0
 
 
 class KeySource(Protocol):
@@ -76,7 +78,13 @@ class RsaPool:
             self._free.acquire()
             if stop.is_set():
                 return
-            deliver(make())
+            try:
+                key = make()
+            except MemoryError:  # others give some back; without this thread there would be no more keys
+                self._free.release()
+                stop.wait(_REST_SECONDS)
+                continue
+            deliver(key)
 
     def wake(self) -> None:
         self._free.release()

@@ -109,17 +109,19 @@ class _ByteSource:
         self._token = trio.lowlevel.current_trio_token()
         self._requests: queue.SimpleQueue[bool] = queue.SimpleQueue()
         # One chunk requested, and one empty chunk from finish().
-        self._put, self._get = trio.open_memory_channel[bytes](2)
+        self._put, self._get = trio.open_memory_channel[bytes | MemoryError](2)
         self._requested = False
         threading.Thread(target=self._run, name="messageapp-stdin", daemon=True).start()
 
     async def chunk(self) -> bytes:
-        """The next bytes; empty at the end. Cancelled, it leaves its request to the next call."""
+        """The next bytes; empty at the end. Cancelled, it leaves its request to the next call. `MemoryError`."""
         if not self._requested:
             self._requested = True
             self._requests.put(True)
         data = await self._get.receive()
         self._requested = False
+        if isinstance(data, MemoryError):
+            raise data
         return data
 
     def finish(self) -> None:
@@ -131,13 +133,17 @@ class _ByteSource:
         self._requests.put(False)
         self._get.close()
 
-    def _deliver(self, data: bytes) -> None:
+    def _deliver(self, data: bytes | MemoryError) -> None:
         with suppress(trio.BrokenResourceError, trio.WouldBlock):
             self._put.send_nowait(data)
 
     def _run(self) -> None:
         while self._requests.get():
-            data = self._read()
+            data: bytes | MemoryError
+            try:
+                data = self._read()
+            except MemoryError as error:  # dying alone, the thread would leave the program deaf
+                data = error
             try:
                 self._token.run_sync_soon(self._deliver, data)
             except trio.RunFinishedError:

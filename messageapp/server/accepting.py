@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import os
 import socket
 from collections.abc import Callable
@@ -23,6 +24,7 @@ Serve = Callable[[trio.abc.Stream, str], object]
 """Takes over a stream and the address of its peer. Does not wait."""
 
 _REST_SECONDS: Final = 0.1
+_SILENT_SECONDS: Final = 60.0  # it is tried again all the time; the log need not say so
 _GONE_BEFORE: Final = (errno.ECONNABORTED, errno.ECONNRESET, errno.EPROTO)  # before it was accepted
 _log = logging.getLogger("messageapp.server")
 
@@ -39,7 +41,7 @@ async def accept_until_cancelled(listener: trio.abc.Listener[trio.abc.Stream], s
 
 
 async def _accept_sockets(listening: trio.socket.SocketType, serve: Serve) -> None:
-    shared = os.dup(listening.fileno())
+    shared, silent_until = os.dup(listening.fileno()), -math.inf
     with socket.socket(listening.family, listening.type, listening.proto, fileno=shared) as bare:
         bare.setblocking(False)
         while True:
@@ -50,7 +52,9 @@ async def _accept_sockets(listening: trio.socket.SocketType, serve: Serve) -> No
                 continue
             except OSError as error:
                 if error.errno not in _GONE_BEFORE:  # above all too many open files: others must end first
-                    _log.error("cannot accept connections now: %s", (error.strerror or str(error)).lower())
+                    if trio.current_time() >= silent_until:
+                        _log.error("cannot accept connections now: %s", (error.strerror or str(error)).lower())
+                        silent_until = trio.current_time() + _SILENT_SECONDS
                     await trio.sleep(_REST_SECONDS)
                 continue
             serve(BareSocketStream(sock), str(address[0]))
