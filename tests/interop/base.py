@@ -191,8 +191,11 @@ class Identity:
         return b"".join(k.public_key().public_bytes(PEM, SPKI) for k in self.keys)
 
     def signatures(self, label: bytes, body: bytes) -> bytes:
-        made = [sign(key, label, body) for key in self.keys]
-        return u(len(made), 1) + b"".join(u(alg, 2) + vec(signature, 2) for alg, signature in made)
+        return signature_list([sign(key, label, body) for key in self.keys])
+
+
+def signature_list(made: list[tuple[int, bytes]]) -> bytes:
+    return u(len(made), 1) + b"".join(u(alg, 2) + vec(signature, 2) for alg, signature in made)
 
 
 def new_private(kind: str) -> Private:

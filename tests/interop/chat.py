@@ -89,6 +89,14 @@ class Chat:
 
     def c2_from(self, c1: bytes) -> bytes:
         """The receiver's answer to C1."""
+        self.check_c1(c1)
+        self.c1, self.temporary = c1, Temporary(self.suite)
+        self.x, self.m = x25519.X25519PrivateKey.generate(), mlkem.MLKEM768PrivateKey.generate()
+        core = self.c2_core()
+        self.c2 = core + self.c2_signatures(core)
+        return self.c2
+
+    def check_c1(self, c1: bytes) -> None:
         reader = Reader(c1)
         need(reader.take(8) == b"MSGCHAT\x02", "magic of C1")
         reader.take(32)
@@ -99,15 +107,16 @@ class Chat:
         need(reader.take(len(wanted)) == wanted, "names or key_ids of C1")
         read_tlvs(reader.vec(2))
         reader.end()
-        self.c1, self.temporary = c1, Temporary(self.suite)
-        self.x, self.m = x25519.X25519PrivateKey.generate(), mlkem.MLKEM768PrivateKey.generate()
+
+    def c2_core(self) -> bytes:
         start = self.x.public_key().public_bytes_raw() + self.m.public_key().public_bytes_raw()
         core = os.urandom(32) + u(self.suite, 2) + vec(self.temporary.public(), 2) + vec(start, 2)
-        core += vec(tlv(0x0A4A, b""), 2)
-        self.c2 = core + self.me.signatures(L_C2, self._th_c2(core))
-        return self.c2
+        return core + vec(tlv(0x0A4A, b""), 2)
 
-    def _th_c2(self, core: bytes) -> bytes:
+    def c2_signatures(self, core: bytes) -> bytes:
+        return self.me.signatures(L_C2, self.th_c2(core))
+
+    def th_c2(self, core: bytes) -> bytes:
         return H(b"MessageApp v2 TH-C2\0", vec(self.c1, 3), vec(core, 3))
 
     def _keys(self, enc: bytes, ikm: bytes) -> tuple[bytes, bytes]:
@@ -133,13 +142,21 @@ class Chat:
         need(len(self.peer_start) == 32 + 1184, "length of Ratchet")
         read_tlvs(reader.vec(2))
         self.c2 = c2
-        verify_list(self.peer_bundle, L_C2, self._th_c2(c2[: reader.at]), reader)
-        reader.end()
-        enc, ikm = encapsulate(self.suite, temp_pub)
+        self.check_c2(c2[: reader.at], reader)
+        enc, ikm = self.encapsulate(temp_pub)
         key, th_ce = self._keys(enc, ikm)
-        plain = self.me.signatures(L_C3, self._c3_body(th_ce))
-        self.c3 = vec(enc, 2) + vec(AESGCM(key).encrypt(bytes(12), plain, th_ce), 2)
+        self.c3 = vec(enc, 2) + vec(AESGCM(key).encrypt(bytes(12), self.c3_signatures(th_ce), th_ce), 2)
         return self.c3
+
+    def encapsulate(self, temp_pub: bytes) -> tuple[bytes, bytes]:
+        return encapsulate(self.suite, temp_pub)
+
+    def check_c2(self, core: bytes, rest: Reader) -> None:
+        verify_list(self.peer_bundle, L_C2, self.th_c2(core), rest)
+        rest.end()
+
+    def c3_signatures(self, th_ce: bytes) -> bytes:
+        return self.me.signatures(L_C3, self._c3_body(th_ce))
 
     def c4_from(self, c3: bytes) -> bytes:
         """The receiver's answer to C3."""
@@ -151,8 +168,11 @@ class Chat:
         verify_list(self.peer_bundle, L_C3, self._c3_body(th_ce), signed)
         signed.end()
         self.c3 = c3
+        return self.make_c4()
+
+    def make_c4(self, text: bytes = SECURE) -> bytes:
         th_c3 = self._th_c3()
-        return AESGCM(XL(self.prk, "c4", th_c3)).encrypt(bytes(12), SECURE, th_c3)
+        return AESGCM(XL(self.prk, "c4", th_c3)).encrypt(bytes(12), text, th_c3)
 
     def check_c4(self, c4: bytes) -> None:
         th_c3 = self._th_c3()
@@ -180,7 +200,7 @@ class Ratchet:
         self.skipped: dict[tuple[bytes, int], bytes] = {}
         self.turns = 0
 
-    def _kdf_rk(self, dh: bytes, secret: bytes, keys: bytes) -> tuple[bytes, bytes]:
+    def kdf_rk(self, dh: bytes, secret: bytes, keys: bytes) -> tuple[bytes, bytes]:
         out = expand(extract(self.rk, dh + secret), b"MessageApp v2 ratchet" + H(keys), 64)
         return out[:32], out[32:]
 
@@ -189,7 +209,8 @@ class Ratchet:
         secret, ct = mlkem.MLKEM768PublicKey.from_public_bytes(ek).encapsulate()
         self.keys = self.x.public_key().public_bytes_raw() + self.m.public_key().public_bytes_raw() + ct
         shared = self.x.exchange(x25519.X25519PublicKey.from_public_bytes(dh))
-        self.rk, self.cks = self._kdf_rk(shared, secret, self.keys)
+        self.root = self.rk  # what this turn starts from
+        self.rk, self.cks = self.kdf_rk(shared, secret, self.keys)
         self.pn, self.ns = self.ns, 0
         self.turns += 1
 
@@ -237,7 +258,7 @@ class Ratchet:
             if ckr:
                 ckr, nr = self._skip(skipped, self.peer_dh, ckr, nr, pn)
             shared = self.x.exchange(x25519.X25519PublicKey.from_public_bytes(dh))
-            rk, ckr = self._kdf_rk(shared, self.m.decapsulate(ct), dh + ek + ct)
+            rk, ckr = self.kdf_rk(shared, self.m.decapsulate(ct), dh + ek + ct)
             nr = 0
         need(number >= nr, "replayed or unknown number")
         ckr, nr = self._skip(skipped, dh, ckr, nr, number)

@@ -154,9 +154,10 @@ class Session:
     def update(self) -> None:
         """Goes on under the next sending key."""
         self.send(EVENT, 0, "rkey", u(self.generation["out"] + 1, 4))
-        self._advance("out")
+        self.advance("out")
 
-    def _advance(self, way: str) -> None:
+    def advance(self, way: str) -> None:
+        """The next key of that direction, "out" or "in"."""
         self.secrets[way] = XL(self.secrets[way], "traffic upd", b"")
         self.generation[way] += 1
 
@@ -172,7 +173,7 @@ class Session:
             need(got[0] in (REQUEST, REPLY, EVENT) and (got[0] != EVENT or got[1] == 0), f"kind and id of {got[2]}")
             if got[2] == "rkey":
                 need(got[3] == u(self.generation["in"] + 1, 4) and got[0] == EVENT, "rkey")
-                self._advance("in")
+                self.advance("in")
             elif got[0] == REQUEST and got[2] == "list" and self.roster:
                 self.send(REPLY, got[1], "list", self.roster)
             elif got[2] == "ping":
@@ -228,11 +229,16 @@ class Login:
     flags: int = 0
     tlvs: bytes = field(default_factory=lambda: tlv(1, os.urandom(16)) + tlv(0xDADA, os.urandom(random.randrange(9))))
     signer: Identity | None = None  # whose keys sign instead of mine
+    signatures: Callable[[Identity, bytes, bytes], bytes] = Identity.signatures
     label: bytes = L_M3
+    key_id: bytes | None = None
+    signed_leaf: bytes | None = None  # H(leaf SPKI) as signed
     signed_server: str | None = None
     sealed_name: str | None = None
     certified: str | None = None  # the name that the certificate must carry, if not `server`
+    encapsulating: Callable[[int, bytes], tuple[bytes, bytes]] = encapsulate  # its Enc(K) counts in all that follows
     on_m1: Callable[[bytes], bytes] = bytes
+    on_plain: Callable[[bytes], bytes] = bytes  # what is sealed in M3
     on_m3: Callable[[bytes], bytes] = bytes
 
     def m1(self) -> bytes:
@@ -272,6 +278,10 @@ def traffic(prk: bytes, frames: bytes) -> tuple[bytes, bytes, bytes, bytes]:
             XL(master, "exporter", th_3))  # fmt: skip
 
 
+def th_m2(m1: bytes, core: bytes) -> bytes:
+    return H(b"MessageApp v2 TH-M2\0", m1, u(len(core), 4), core)
+
+
 def m3_keys(suite: int, ikm: bytes, frames: bytes, enc: bytes) -> tuple[bytes, bytes, bytes]:
     """(PRK, k_m3, TH_E) of §4.4."""
     th_e = H(b"MessageApp v2 TH-E\0", frames, vec(enc, 2))
@@ -284,13 +294,14 @@ def log_in(port: int, how: Login) -> Session:
     sock = socket.create_connection(("127.0.0.1", port), WAIT)
     try:
         sock.settimeout(WAIT)
-        return _log_in(sock, how)
+        return log_in_on(sock, how)
     except BaseException:
         sock.close()
         raise
 
 
-def _log_in(sock: socket.socket, how: Login) -> Session:
+def log_in_on(sock: socket.socket, how: Login) -> Session:
+    """As `log_in`, over a connection that stays the caller's."""
     m1 = frame(M1, how.on_m1(how.m1()))
     sock.sendall(m1)
     m2 = read_frame(sock, M2)
@@ -306,14 +317,14 @@ def _log_in(sock: socket.socket, how: Login) -> Session:
     core = reader.data[: reader.at]
     need(alg in how.sigalgs, "sigalg not offered")
     spki = check_chain(chain, how.ca, how.certified or how.server)
-    verify(alg, spki, L_M2, H(b"MessageApp v2 TH-M2\0", m1, u(len(core), 4), core), reader.vec(2))
+    verify(alg, spki, L_M2, th_m2(m1, core), reader.vec(2))
     reader.end()
-    enc, ikm = encapsulate(suite, temp_pub)
+    enc, ikm = how.encapsulating(suite, temp_pub)
     prk, key, th_e = m3_keys(suite, ikm, m1 + m2, enc)
     name = vec((how.sealed_name or how.me.name).encode(), 1)
-    signed = th_e + name + vec((how.signed_server or how.server).encode(), 1) + H(spki)
-    plain = name + how.me.key_id + (how.signer or how.me).signatures(how.label, signed)
-    m3 = frame(M3, how.on_m3(vec(enc, 2) + vec(AESGCM(key).encrypt(bytes(12), plain, th_e), 2)))
+    signed = th_e + name + vec((how.signed_server or how.server).encode(), 1) + (how.signed_leaf or H(spki))
+    plain = name + (how.key_id or how.me.key_id) + how.signatures(how.signer or how.me, how.label, signed)
+    m3 = frame(M3, how.on_m3(vec(enc, 2) + vec(AESGCM(key).encrypt(bytes(12), how.on_plain(plain), th_e), 2)))
     sock.sendall(m3)
     c2s, s2c, session_id, exporter = traffic(prk, m1 + m2 + m3)
     session = Session(sock, how.me.name, c2s, s2c, session_id, exporter)
@@ -331,6 +342,7 @@ class Authority:
 
     leaf_kind: str = "rsa2048"
     days: int = 397
+    path_length: int | None = 0  # of the CA
     eku: x509.ObjectIdentifier = ExtendedKeyUsageOID.SERVER_AUTH
     names: tuple[x509.GeneralName, ...] = (
         x509.DNSName("localhost"),
@@ -338,9 +350,9 @@ class Authority:
     )
 
     def __post_init__(self) -> None:
-        self.key, ca_key = new_private(self.leaf_kind), new_private("p256")
-        self.ca = self._certificate("An interop CA", ca_key, "An interop CA", ca_key, 3650, True)
-        self.leaf = self._certificate("An interop server", self.key, "An interop CA", ca_key, self.days, False)
+        self.key, self.ca_key = new_private(self.leaf_kind), new_private("p256")
+        self.ca = self._certificate("An interop CA", self.ca_key, "An interop CA", self.ca_key, 3650, True)
+        self.leaf = self._certificate("An interop server", self.key, "An interop CA", self.ca_key, self.days, False)
 
     def _certificate(self, name: str, key: Private, by: str, by_key: Private, days: int, ca: bool) -> x509.Certificate:
         start = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(hours=1)  # noqa: UP017
@@ -355,7 +367,7 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(start)
             .not_valid_after(start + datetime.timedelta(days=days))
-            .add_extension(x509.BasicConstraints(ca, 0 if ca else None), True)
+            .add_extension(x509.BasicConstraints(ca, self.path_length if ca else None), True)
             .add_extension(x509.KeyUsage(digital_signature=not ca, key_cert_sign=ca, crl_sign=ca, **usage), True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(by_key.public_key()), False)
@@ -368,19 +380,16 @@ class Authority:
 
 @dataclass
 class Server:
-    """One listening socket; `accept` takes the login of one client whose bundle is known."""
+    """One listening socket; `accept` takes the login of one client whose bundle is known.
+
+    A misbehaving server overrides `make_m2` or `make_m4`.
+    """
 
     authority: Authority
     users: dict[str, bytes]
     suite: int = HYBRID
     canonical: str = "localhost"
     m4_tlvs: bytes = tlv(3, b"localhost/msgapp-keys\n0\n\n") + tlv(4, u(1, 4)) + tlv(0x1A1A, b"?")
-    on_temp: Callable[[bytes], bytes] = bytes  # changes TempPub before it is signed
-    on_core: Callable[[bytes], bytes] = bytes  # changes M2-core after it was signed
-    on_m2: Callable[[bytes], bytes] = bytes
-    on_m4: Callable[[bytes], bytes] = bytes
-    pss_salt: int = 32
-    careless: bool = False  # takes its suite whether it is offered or not
     fixed_port: int = 0
 
     def __enter__(self) -> Server:
@@ -411,17 +420,8 @@ class Server:
 
     def _take(self, sock: socket.socket, m1: bytes) -> Session:
         self.offers = offers = read_m1(m1[5:])
-        need((self.careless or self.suite in offers.suites) and 2 in offers.versions, "offers")
         temporary = Temporary(self.suite)
-        spki = self.authority.key.public_key().public_bytes(DER, SPKI)
-        alg = sign(self.authority.key, b"", b"")[0]
-        need(self.careless or alg in offers.sigalgs, "my signature algorithm is not offered")
-        core = os.urandom(32) + u(2, 2) + u(self.suite, 2) + u(0, 4) + vec(self.on_temp(temporary.public()), 2)
-        core += u(1, 1) + vec(self.authority.leaf.public_bytes(DER), 3) + vec(tlv(0x2A2A, b"unused"), 2) + u(alg, 2)
-        _, signature = sign(
-            self.authority.key, L_M2, H(b"MessageApp v2 TH-M2\0", m1, u(len(core), 4), core), self.pss_salt
-        )
-        m2 = frame(M2, self.on_m2(self.on_core(core) + vec(signature, 2)))
+        m2 = self.make_m2(m1, temporary)
         sock.sendall(m2)
         m3 = read_frame(sock, M3)
         reader = Reader(m3[5:])
@@ -436,16 +436,34 @@ class Server:
         need(user == offers.user if offers.user else bool(offers.flags & 1), "username of M3")
         bundle, key_id = self.users[user], signed.take(32)
         need(key_id == H(b"MessageApp v2 identity\0", bundle), "key_id of M3")
+        spki = self.authority.key.public_key().public_bytes(DER, SPKI)
         body = th_e + vec(user.encode(), 1) + vec(offers.server.encode(), 1) + H(spki)
         verify_list(bundle, L_M3, body, signed)
         signed.end()
         c2s, s2c, session_id, exporter = traffic(prk, m1 + m2 + m3)
         session = Session(sock, user, s2c, c2s, session_id, exporter)
         session.roster = vec(user.encode(), 1) + b"\0" + vec(b"bob", 1) + b"\2"
-        now, name = u(int(time.time() * 1000), 8), vec(self.canonical.encode(), 1)
-        m4 = vec(b"User Login Complete!", 1) + tlv(1, now) + tlv(2, u(1, 4)) + tlv(5, name) + self.m4_tlvs
-        sock.sendall(self.on_m4(frame(M4, session.record(EVENT, 0, "okay", m4))))
+        sock.sendall(self.make_m4(session))
         return session
+
+    def make_m2(self, m1: bytes, temporary: Temporary) -> bytes:
+        """The whole frame."""
+        need(self.suite in self.offers.suites and 2 in self.offers.versions, "offers")
+        alg = sign(self.authority.key, b"", b"")[0]
+        need(alg in self.offers.sigalgs, "my signature algorithm is not offered")
+        core = os.urandom(32) + u(2, 2) + u(self.suite, 2) + u(0, 4) + vec(temporary.public(), 2)
+        core += u(1, 1) + vec(self.authority.leaf.public_bytes(DER), 3) + vec(tlv(0x2A2A, b"unused"), 2) + u(alg, 2)
+        _, signature = sign(self.authority.key, L_M2, th_m2(m1, core))
+        return frame(M2, core + vec(signature, 2))
+
+    def welcome(self) -> bytes:
+        """The argument of M4."""
+        now, name = u(int(time.time() * 1000), 8), vec(self.canonical.encode(), 1)
+        return vec(b"User Login Complete!", 1) + tlv(1, now) + tlv(2, u(1, 4)) + tlv(5, name) + self.m4_tlvs
+
+    def make_m4(self, session: Session) -> bytes:
+        """The whole frame."""
+        return frame(M4, session.record(EVENT, 0, "okay", self.welcome()))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
-from typing import Self
+from typing import IO, Protocol, Self
 
 from cryptography import x509
 
@@ -21,7 +21,8 @@ from interop.peer import WAIT, Authority, Login, Session, log_in
 ROOT = Path(__file__).parents[2]
 PASSPHRASE = "four words in a row"
 PATIENT = {"connections_per_second": 1000, "connections_burst": 1000, "commands_per_second": 1000, "rsa_pool": 4,
-           "commands_burst": 1000, "chats_per_minute": 1000, "handshakes_per_address": 100}  # fmt: skip
+           "commands_burst": 1000, "chats_per_minute": 1000, "handshakes_per_address": 100,
+           "pool_wait_seconds": 60, "handshake_seconds": 60}  # fmt: skip
 
 
 def environment() -> dict[str, str]:
@@ -43,19 +44,32 @@ def run(*words: object) -> str:
 class Program:
     """A child whose standard output is read by a thread, line by line."""
 
+    class Child(Protocol):
+        """What is used of a `subprocess.Popen`."""
+
+        stdin: IO[bytes] | None
+        stdout: IO[bytes] | None
+
+        def wait(self, timeout: float | None = None) -> int: ...
+        def send_signal(self, sig: int, /) -> None: ...
+        def kill(self) -> None: ...
+
     def __init__(self, *words: object) -> None:
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
-        self.child = subprocess.Popen(
+        self.child = self.start(*words)
+        self.lines: queue.Queue[str | None] = queue.Queue()
+        self.seen: list[str] = []
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+
+    def start(self, *words: object) -> Program.Child:
+        return subprocess.Popen(
             command(*words),
             env=environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,
         )
-        self.lines: queue.Queue[str | None] = queue.Queue()
-        self.seen: list[str] = []
-        self.reader = threading.Thread(target=self._read, daemon=True)
-        self.reader.start()
 
     def _read(self) -> None:
         assert self.child.stdout is not None
@@ -112,7 +126,7 @@ class Program:
 class RealServer(Program):
     """`serve` on a free port, with limits that do not get in the way of tests."""
 
-    def __init__(self, home: Path, **limits: int) -> None:
+    def __init__(self, home: Path, **limits: float) -> None:
         self.home = home
         words = [f"--limit={name}={value}" for name, value in {**PATIENT, **limits}.items()]
         super().__init__("serve", 0, "--host", "127.0.0.1", "--home", home, *words)

@@ -1,0 +1,35 @@
+"""The tables of README.md, made from the cases. A test compares, and shows the right one where they differ."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TypeVar
+
+from adversary.case import Case
+from adversary.lines import LINES
+
+__all__ = ["table", "written"]
+
+World = TypeVar("World")
+
+
+def table(half: str, cases: Iterable[Case[World]]) -> str:
+    """One row a rule: where it stands, what is broken, how many cases of this half break it, what is seen then."""
+    cases = list(cases)
+    count = Counter(case.line for case in cases)
+    rows = ["| | what is broken | cases | what must be seen |", "|---|---|---|---|"]
+    for line in LINES:
+        if half in line.halves:
+            seen = dict.fromkeys(str(case.expected) for case in cases if case.line == line.slug)
+            number = "–" if line.unbuilt else str(count[line.slug])
+            rows.append(f"| {line.group} | {line.text} | {number} | {line.unbuilt or ', '.join(seen)} |")
+    rows.append(f"| | **in all** | **{len(cases)}** | |")
+    return "\n".join(rows)
+
+
+def written(half: str) -> str:
+    """That table as it stands in README.md."""
+    text = (Path(__file__).parent / "README.md").read_text()
+    return text.partition(f"<!-- {half} -->\n")[2].partition("\n<!-- end -->")[0]
