@@ -364,6 +364,5 @@ async def test_a_servers_refusal_is_one_line_without_controls(
                     await server.send(Kind.REPLY, record.id, "erro", Errors(code, EVIL))
                 await settled()
                 lines = alice.new()
-            prefix = "" if code == 10 else "error: "
-            assert lines == [f"{prefix}CHAT IS SECURE! with bob <bob> call me \ufffd[2J\ufffdon 0900 \ufffd"]
+            assert lines == ["error: CHAT IS SECURE! with bob <bob> call me \ufffd[2J\ufffdon 0900 \ufffd"]
             assert not alice.left

@@ -34,6 +34,7 @@ def keygen(name: str, imported: str | None, passphrase_file: str | None, home: A
     from messageapp_keys.identity import PrivateIdentity
 
     from .hardening import forbid_core_dumps
+    from .main import complain
 
     forbid_core_dumps()
     if home.identity(name).exists():
@@ -45,9 +46,9 @@ def keygen(name: str, imported: str | None, passphrase_file: str | None, home: A
         identity, passphrase = _import(name, Path(imported), passphrase_file)
     path = save_identity(home, name, identity, passphrase)
     click.echo(f"{name}: {identity.bundle.kind} {key_fingerprint(identity.key_id)}")
-    click.echo(f"messageapp: sealed in {path}", err=True)
+    complain(f"sealed in {path}")
     if imported is not None:
-        click.echo(f"messageapp: {imported} is no longer needed; delete it: shred -u {imported}", err=True)
+        complain(f"{imported} is no longer needed; delete it: shred -u {imported}")
 
 
 def _import(name: str, path: Path, passphrase_file: str | None) -> tuple[Any, str]:
@@ -56,6 +57,8 @@ def _import(name: str, path: Path, passphrase_file: str | None) -> tuple[Any, st
     from messageapp.store.home import read_public
     from messageapp_keys.pem import PemRefused, needs_passphrase
 
+    from .render import one_line
+
     pem = read_public(path)
     try:
         locked = needs_passphrase(pem)
@@ -63,7 +66,7 @@ def _import(name: str, path: Path, passphrase_file: str | None) -> tuple[Any, st
         raise UnusableSetup(f"{path}: {error}") from None
     if not locked:
         _read_key(path, pem, None)  # before anything is asked
-    question = f"passphrase of {path}" if locked else f"new passphrase for {name}"
+    question = f"passphrase of {one_line(str(path))}" if locked else f"new passphrase for {name}"
     passphrase = ask_passphrase(passphrase_file, question, twice=not locked)
     return _read_key(path, pem, passphrase if locked else None), passphrase
 

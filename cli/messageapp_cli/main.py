@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "vectors": ("vectors", "Check known-answer vectors."),
 }
 _INTERRUPTED: Final = 130
+_MOST: Final = 5000  # characters of a complaint: more than a path and a sentence have
 
 
 class LazyGroup(click.Group):
@@ -62,7 +63,26 @@ def cli() -> None:
 
 
 def complain(text: str) -> None:
-    click.echo(f"messageapp: {text}", err=True)
+    click.echo(f"messageapp: {_shown(text)}", err=True)
+
+
+def _shown(text: str) -> str:
+    """One line: the name of a file, which can hold anything, must not talk to the terminal."""
+    if text.isascii() and text.isprintable():  # nearly always; then nothing is loaded, also where memory is short
+        return text[:_MOST]
+    from .render import one_line
+
+    return one_line(text, _MOST)
+
+
+def _complain_of_usage(error: click.ClickException) -> None:
+    """As click itself shows it, but what was typed made printable."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):  # nothing was: this is the help
+        error.show()
+        return
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        click.echo(f"{error.ctx.get_usage()}\nTry '{error.ctx.command_path} --help' for help.\n", err=True)
+    click.echo(f"Error: {_shown(error.format_message())}", err=True)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -74,7 +94,7 @@ def _run(arguments: list[str] | None) -> int:
     try:
         result: Any = cli.main(arguments, prog_name="messageapp", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        _complain_of_usage(error)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         return _INTERRUPTED
@@ -94,6 +114,9 @@ def _report(error: BaseException) -> int:
             return leaf.exit_code
     if any(isinstance(leaf, KeyboardInterrupt) for leaf in _leaves(error)):
         return _INTERRUPTED
+    if any(isinstance(leaf, MemoryError) for leaf in _leaves(error)):
+        complain("there is not enough memory")
+        return 1
     if os.environ.get("MESSAGEAPP_DEBUG"):
         traceback.print_exception(error)
     complain(f"internal error ({type(_leaves(error)[0]).__name__}); with MESSAGEAPP_DEBUG=1 it shows where")

@@ -25,8 +25,9 @@ _TAB: Final = "    "
 # Bidirectional controls (they reorder what follows), invisible operators and fillers, annotations, tags.
 _HIDDEN: Final = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff"
-    "\uffa0\ufff9-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+    "\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
+_JOINED: Final = re.compile("[\u1160-\u11ff\ud7b0-\ud7ff]")  # Hangul vowels and endings: letters without a width
 _LINE_ENDS: Final = re.compile("\r\n|[\n\r\x0b\x0c\x85\u2028\u2029]")
 
 
@@ -36,11 +37,11 @@ def _safe(text: str) -> str:
     marks = 0
     for char in _HIDDEN.sub(REPLACEMENT, text.replace("\t", _TAB)):
         category = unicodedata.category(char)
-        if category in ("Mn", "Me"):
+        if category in ("Mn", "Me", "Cf"):  # Cf: a joiner between marks must not let more of them through
             marks += 1
             if marks > MAX_MARKS:
                 continue
-        else:
+        elif category != "Mc" and not _JOINED.match(char):
             marks = 0
         out.append(REPLACEMENT if category in ("Cc", "Cs", "Zl", "Zp") else char)
     return "".join(out)
@@ -53,8 +54,8 @@ def safe_lines(text: str) -> list[str]:
 
 def one_line(text: str, most: int = 200) -> str:
     """A stranger's text within a line of ours."""
-    joined = " ".join(safe_lines(text))
-    return joined if len(joined) <= most else joined[: most - 1] + "…"
+    joined = " ".join(safe_lines(text[: 8 * most]))  # what is far too long is not worked on
+    return joined if len(joined) <= most and len(text) <= 8 * most else joined[: most - 1] + "…"
 
 
 def error_line(error: MessageAppError | str) -> str:

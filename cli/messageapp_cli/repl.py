@@ -183,7 +183,9 @@ class Repl:
                 case Run(command, words):
                     await self._handlers[command.name](words)
         except RequestRefused as error:
-            unavailable = error.code == ErrorCode.NOT_AVAILABLE
+            # Only `chat` has a text of ours then; the server's own, without `error:`, could pass for any line of ours.
+            calls = isinstance(action, Run) and action.command.name == "chat"
+            unavailable = calls and error.code == ErrorCode.NOT_AVAILABLE
             self._write(one_line(str(error)) if unavailable else error_line(error))
         except MessageAppError as error:
             if self._client.ended is None:  # otherwise the event says it

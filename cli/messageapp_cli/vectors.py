@@ -45,12 +45,14 @@ def make(file: Path) -> None:
     from messageapp.errors import UnusableSetup
     from messageapp.wire.vector_making import make as make_document
 
+    from .render import one_line
+
     text = json.dumps(make_document(datetime.now(UTC), os.urandom), indent=1) + "\n"
     try:
         file.write_text(text, encoding="ascii")
     except OSError as error:
         raise UnusableSetup(f"cannot write the vectors: {error.strerror}") from None
-    click.echo(f"vectors written to {click.format_filename(file)}", err=True)
+    click.echo(f"vectors written to {one_line(str(file))}", err=True)
 
 
 def _own_file() -> Path:
