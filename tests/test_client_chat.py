@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from messageapp.client.client import HELD_TEXTS, Client, State
+from messageapp.client.client import HELD_TEXTS, KEYING_SECONDS, Client, State
 from messageapp.client.events import (
     CallCanceled,
     CallRefused,
@@ -498,7 +498,7 @@ async def test_a_peer_that_stalls_in_the_exchange_is_dropped_after_thirty_second
                 first = await expect(alice, "NotDelivered")
                 assert first.text == "held"
             await trio.sleep(1)
-            assert 29 <= trio.current_time() - started <= 32
+            assert KEYING_SECONDS - 1 <= trio.current_time() - started <= KEYING_SECONDS + 2
             assert alice.state is bob.state is State.ONLINE
             await settle(alice, bob)
             monkeypatch.setattr(Router, "_forward", real)

@@ -132,6 +132,7 @@ class Client:
         self._key: PeerKey | None = None
         self._conversation: Conversation | None = None
         self._held: list[str] = []
+        self._left_over: list[tuple[str, str]] = []  # (peer, text): held when the user left, still to be given back
         self._call_since = 0.0
         self._keys_seen: dict[str, IdentityBundle] = {}  # as the server gave them, pinned or not
         self._keying_since = 0.0
@@ -228,6 +229,7 @@ class Client:
         conversation, self._conversation = self._conversation, None
         self._outgoing = self._ring = None
         self._changed_keying()
+        await self._give_back_left_over()
         if conversation is not None:
             await self._give_back_held(conversation.peer, "the session ended before the chat was secure")
         # Only a goodbye says that nothing is missing.
@@ -264,6 +266,8 @@ class Client:
         if self.state not in (State.ONLINE, State.RINGING):
             doing = "calling" if self.state is State.CALLING else "in a chat with"
             raise RequestRefused(ErrorCode.NOT_NOW, f"already {doing} {self.peer}")
+        if self._accepted is not None:
+            raise RequestRefused(ErrorCode.NOT_NOW, f"already answering {self._accepted.user}")
         call = self._outgoing = Call(user, self._random(16))
         self._call_since = trio.current_time()
 
@@ -289,7 +293,13 @@ class Client:
         if ring is None:
             raise RequestRefused(ErrorCode.NOT_NOW, "nobody is calling")
         self._accepted = ring
-        await self._session.request("acpt", ring, lambda reply: self._connected(expect(reply, PeerKey)))
+
+        def apply(reply: Any) -> PeerKey:
+            if isinstance(reply, MessageAppError) and self._accepted is ring:
+                self._accepted = None
+            return self._connected(expect(reply, PeerKey))
+
+        await self._session.request("acpt", ring, apply)
 
     def _connected(self, key: PeerKey) -> PeerKey:
         """The reply to `acpt` or `chat`; `_react` goes on with it. As the reply to anything else it means nothing."""
@@ -331,26 +341,26 @@ class Client:
     async def _leave(self, conversation: Conversation, event: ev.Event) -> None:
         """Whatever the server replies (it may have ended the chat already), it is over for us."""
 
-        held: list[str] = []
-
         def apply(reply: Any) -> bool:
             if isinstance(reply, RequestRefused) and reply.code == ErrorCode.RATE:
                 raise reply
             if not self._drop(conversation):
                 return False
-            held.extend(self._held)  # at once: what was meant for this peer must never wait for the next one
+            # At once: what was meant for this peer must never wait for the next one.
+            self._left_over += [(conversation.peer, text) for text in self._held]
             self._held.clear()
             return True
 
         if await self._session.request("exch", Nothing(), apply):
-            for text in held:
-                await self._tell(ev.NotDelivered(conversation.peer, text, "the chat did not become secure"))
+            await self._give_back_left_over()
             await self._tell(event)
 
     async def say(self, text: str) -> None:
         """Send a text; while the keys are made it is held. `MessageTooLong`; `RequestRefused` outside a chat."""
         if self.ended is not None:
             raise self.ended
+        if self._exiting:  # the server reads nothing behind `exit`
+            raise RequestRefused(ErrorCode.NOT_NOW, "logging off")
         conversation = self._conversation
         if conversation is None:
             raise RequestRefused(ErrorCode.NOT_NOW, "there is no chat")
@@ -533,7 +543,7 @@ class Client:
         pin, first = trust.pin_first(peer, server, conversation.bundle)
         self._changed_keying()
         await self._tell(ev.ChatSecure(peer, self.chat_suite or "", conversation.bundle, first, pin.verified))
-        while self._held and self._conversation is conversation:
+        while self._held and self._conversation is conversation and not self._exiting:
             await self._send_text(conversation, self._held.pop(0))
 
     async def _fail_chat(self, reason: str) -> None:
@@ -552,6 +562,12 @@ class Client:
         held, self._held = self._held, []
         for text in held:
             await self._tell(ev.NotDelivered(peer, text, reason))
+
+    async def _give_back_left_over(self) -> None:
+        """By who left, or by the reader where the session ends before he has his turn."""
+        while self._left_over:
+            peer, text = self._left_over.pop(0)
+            await self._tell(ev.NotDelivered(peer, text, "the chat did not become secure"))
 
     def _drop(self, conversation: Conversation) -> bool:
         if self._conversation is not conversation:

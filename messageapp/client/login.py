@@ -90,7 +90,8 @@ async def log_in(link: Link, account: Account, random: Random, wall_ms: int) -> 
         with trio.fail_after(LOGIN_SECONDS):
             await link.send_frame(FrameType.M1, login.start())
             m2 = await _frame(link)
-            await link.send_frame(FrameType.M3, login.receive_m2_untrusted(m2, datetime.now(UTC)))
+            now = datetime.fromtimestamp(wall_ms / 1000, UTC)
+            await link.send_frame(FrameType.M3, login.receive_m2_untrusted(m2, now))
             info = login.receive_m4_untrusted(await _frame(link))
     except trio.TooSlowError:
         raise CannotConnect("the server does not answer") from None

@@ -170,10 +170,10 @@ class Session:
         pinged = self._heard
         while self.ended is None:
             now = trio.current_time()
-            if now - self._heard >= DEAD_SECONDS:
+            if now >= self._heard + DEAD_SECONDS:  # the sums that it sleeps until: a difference rounds otherwise
                 await self.end(ConnectionCut())
                 return
-            if now - max(self._heard, pinged) >= PING_SECONDS:
+            if now >= max(self._heard, pinged) + PING_SECONDS:
                 pinged = now
                 # A full queue means that the writer is stuck; then silence decides.
                 with trio.move_on_after(1), contextlib.suppress(MessageAppError):

@@ -158,14 +158,14 @@ class Connection:
     def _due(self, session: Session) -> float | None:
         """Ping or say goodbye where it is time, and when to look again; None for a peer that is silent for too long."""
         limits, now = self._server.limits, trio.current_time()
-        if now - self._heard >= limits.dead_seconds:
+        dead, old = self._heard + limits.dead_seconds, self._born + limits.session_seconds
+        if now >= dead:
             _log.info("#%d is silent", self._number)
             return None
-        dead, old = self._heard + limits.dead_seconds, self._born + limits.session_seconds
         if session.ended is None:
             if now >= old or self._bytes + session.outbox.sent_bytes >= limits.session_bytes:
                 session.end(ByeReason.AGE)
-            elif now - max(self._heard, self._pinged) >= limits.ping_seconds:
+            elif now >= max(self._heard, self._pinged) + limits.ping_seconds:
                 session.tell(Kind.REQUEST, self._server.next_id(), "ping", Echo(self._server.random(8)))
                 self._pinged = now
         if session.ended is not None:
