@@ -14,7 +14,20 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = {"messageapp": ROOT, "messageapp_keys": ROOT / "keys", "messageapp_cli": ROOT / "cli"}
 
-EVERYTHING = ("client", "server", "wire", "e2ee", "store", "keys", "errors", "limits", "link", "sockets", "keypool")
+EVERYTHING = (
+    "client",
+    "server",
+    "sim",
+    "wire",
+    "e2ee",
+    "store",
+    "keys",
+    "errors",
+    "limits",
+    "link",
+    "sockets",
+    "keypool",
+)
 
 # layer → {layer that it may import: why}
 ARROWS: dict[str, dict[str, str]] = {
@@ -65,6 +78,16 @@ ARROWS: dict[str, dict[str, str]] = {
         "store": "pins",
         "errors": "one tree",
         "limits": "its own bounds",
+    },
+    "sim": {
+        "server": "runs the real one",
+        "client": "runs real ones",
+        "wire": "what a relay and a log see; the records that it watches",
+        "e2ee": "the chats that it watches",
+        "store": "the schemas of the program",
+        "keys": "identities and certificates out of a seed",
+        "errors": "what may go wrong, and when",
+        "limits": "bounds that a small run reaches",
     },
     "package": dict.fromkeys([*EVERYTHING, "cli"], "the public names of the library, and `python -m messageapp`"),
     "cli": dict.fromkeys([*EVERYTHING, "package"], "the outermost layer puts the others together"),
@@ -204,6 +227,7 @@ BORDERS = {
     "messageapp/server/serve.py": "a bug met by one connection ends no other",
     "messageapp/server/pump.py": "raised again in the reader whose socket it was",
     "messageapp_cli/terminal.py": "carried from its thread to the one that leaves the terminal, and raised there",
+    "messageapp/sim/run.py": "whatever a simulated run raises is what it has found",
     "messageapp_cli/main.py": "a bug becomes one line and exit code 1",
 }
 

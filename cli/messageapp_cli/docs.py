@@ -34,7 +34,7 @@ _REGION: Final = re.compile(r"(<!-- generated:(?P<name>[a-z-]+) -->\n).*?(<!-- e
 
 EXIT_CODES: Final = (
     (0, "done"),
-    (1, "internal error; for `vectors check`: a check failed"),
+    (1, "internal error; for `vectors check`: a check failed; for `sim`: an invariant broke"),
     (2, "usage, or a local file, folder or port that cannot be used"),
     (3, "the server was not authenticated"),
     (4, "the login was refused, or the passphrase is wrong"),

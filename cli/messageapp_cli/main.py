@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "user": ("users", "The server's directory of users."),
     "ca": ("users", "The server's certificate authority."),
     "vectors": ("vectors", "Check known-answer vectors."),
+    "sim": ("sim", "Simulate servers, users and faults, and look for what may not be."),
 }
 _INTERRUPTED: Final = 130
 _MOST: Final = 5000  # characters of a complaint: more than a path and a sentence have

@@ -1,0 +1,1 @@
+"""Deterministic simulation: the real server and clients on a seeded network, clock and scheduler."""

@@ -1,0 +1,148 @@
+"""A simulation that finds nothing is worth nothing: bugs are planted, and it finds each and tells it in a few steps."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from messageapp.client.client import Client
+from messageapp.e2ee.ratchet import Undecryptable
+from messageapp.e2ee.session import ChatSession, Received
+from messageapp.link import Link
+from messageapp.server.outbox import Outbox
+from messageapp.server.presence import Presence
+from messageapp.sim.plan import Plan, make_plan
+from messageapp.sim.run import Result, run_plan
+from messageapp.sim.shrink import shrink
+from messageapp_cli.sim import sim
+
+MOST_SEEDS = 200
+Patch = pytest.MonkeyPatch
+
+
+def replays_are_taken(patch: Patch) -> None:
+    """The ratchet opens what it has opened before."""
+    real, seen = ChatSession.open_untrusted, dict[bytes, Received]()
+
+    def opened(self: ChatSession, message: bytes, now: float) -> Received:
+        try:
+            return seen.setdefault(message, real(self, message, now))
+        except Undecryptable:
+            if message in seen:
+                return seen[message]
+            raise
+
+    patch.setattr(ChatSession, "open_untrusted", opened)
+
+
+def a_full_queue_drops_without_a_word(patch: Patch) -> None:
+    real = Outbox.relay
+
+    def relay(self: Outbox, records: Sequence[Any]) -> int:
+        real(self, records)
+        return len(records)
+
+    patch.setattr(Outbox, "relay", relay)
+
+
+def a_queue_has_no_bounds(patch: Patch) -> None:
+    def put(self: Outbox, packed: Any, *, always: bool = False) -> bool:
+        self._pass_on((packed,))
+        return True
+
+    patch.setattr(Outbox, "_fitting", lambda self, records: records)
+    patch.setattr(Outbox, "put", put)
+
+
+def calls_outlive_their_sessions(patch: Patch) -> None:
+    """Who is cut stays in his chat for the server."""
+    real = Presence._apply
+    patch.setattr(Presence, "_apply", lambda self, name, event: None if name == "gone" else real(self, name, event))
+
+
+def held_texts_vanish(patch: Patch) -> None:
+    async def give_back(self: Client, peer: str, reason: str) -> None:
+        self._held.clear()
+
+    patch.setattr(Client, "_give_back_held", give_back)
+
+
+def held_texts_go_to_the_next_peer(patch: Patch) -> None:
+    async def give_back(self: Client, peer: str, reason: str) -> None:
+        return
+
+    patch.setattr(Client, "_give_back_held", give_back)
+
+
+def the_rest_of_a_send_is_lost(patch: Patch) -> None:
+    real = Link._rest
+    patch.setattr(Link, "_rest", lambda self, data: real(self, data) if self._direct is None else real(self, data)[:0])
+
+
+def gaps_are_not_told(patch: Patch) -> None:
+    real = ChatSession.open_untrusted
+
+    def opened(self: ChatSession, message: bytes, now: float) -> Received:
+        found = real(self, message, now)
+        return Received(found.envelope, 0, found.late)
+
+    patch.setattr(ChatSession, "open_untrusted", opened)
+
+
+Plant = Callable[[Patch], None]
+PLANTED: list[tuple[Plant, tuple[str, ...], str, int]] = [
+    (replays_are_taken, ("relay",), "no text twice", 4),
+    (a_full_queue_drops_without_a_word, ("slow",), "none lost without a line", 4),
+    (a_queue_has_no_bounds, ("slow",), "queues are bounded|no unexpected exception", 5),
+    (calls_outlive_their_sessions, ("cut", "reset"), "both ends agree", 4),
+    (held_texts_vanish, ("relay", "reset"), "none lost without a line", 5),
+    (held_texts_go_to_the_next_peer, ("relay", "reset"), "texts reach whom|none lost|both ends|a story", 6),
+    (the_rest_of_a_send_is_lost, ("split",), "nobody breaks the protocol|nobody is kept out|both ends agree", 4),
+    (gaps_are_not_told, ("relay",), "missing texts are counted", 5),
+]
+"""(the bug, the faults to try, what it breaks, steps that are enough to show it)"""
+
+
+def find(faults: Sequence[str]) -> tuple[int, Plan, Result]:
+    for seed in range(1, MOST_SEEDS + 1):
+        plan = make_plan(seed, 3, 25, faults)
+        result = run_plan(plan)
+        if result.broken is not None:
+            return seed, plan, result
+    raise AssertionError(f"not found with {MOST_SEEDS} seeds")
+
+
+@pytest.mark.parametrize(("plant", "faults", "breaks", "steps"), PLANTED, ids=[row[0].__name__ for row in PLANTED])
+def test_a_planted_bug_is_found_and_told_shortly(
+    monkeypatch: pytest.MonkeyPatch, plant: Plant, faults: tuple[str, ...], breaks: str, steps: int
+) -> None:
+    plant(monkeypatch)
+    _, plan, result = find(faults)
+    short, told = shrink(plan, result)
+    assert told.broken is not None
+    assert re.search(breaks, told.broken.invariant), told.broken
+    assert len(short.steps) <= steps, "\n".join(told.lines)
+    assert run_plan(short) == told
+    monkeypatch.undo()
+    assert run_plan(short).broken is None  # it was the bug
+
+
+def test_a_failure_prints_its_history_and_how_to_repeat_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls_outlive_their_sessions(monkeypatch)
+    seed, _, _ = find(("cut",))
+    found = CliRunner().invoke(
+        sim, ["--seed", str(seed), "--seeds", "3", "--steps", "25", "--faults", "cut"], standalone_mode=False
+    )
+    assert found.return_value == 1
+    assert f"seed {seed} breaks an invariant, with " in found.output
+    (command,) = re.findall("^replay: (.*)", found.output, re.MULTILINE)
+    again = CliRunner().invoke(sim, shlex.split(command)[2:], standalone_mode=False)
+    assert again.return_value == 1
+    assert found.output.endswith(again.output)
+    monkeypatch.undo()
+    assert CliRunner().invoke(sim, shlex.split(command)[2:], standalone_mode=False).return_value == 0
