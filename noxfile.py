@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
+import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import nox
@@ -84,3 +88,56 @@ def bench(session: nox.Session) -> None:
         return
     _install(session, "test")
     session.run("python", "tests/bench/run.py", *session.posargs)
+
+
+@nox.session
+def sim(session: nox.Session) -> None:
+    """Simulated runs with faults, a process a core: `-- --seeds N --seed FIRST`; 10,000 if nothing is said."""
+    parser = argparse.ArgumentParser(prog="nox -s sim --")
+    parser.add_argument("--seeds", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=1)
+    asked = parser.parse_args(session.posargs)
+    _install(session)
+    program = shutil.which("messageapp", path=session.bin)
+    assert program is not None
+    share = -(-asked.seeds // (os.cpu_count() or 1))
+    last = asked.seed + asked.seeds
+    running = [
+        subprocess.Popen([program, "sim", "--seed", str(first), "--seeds", str(min(share, last - first))])
+        for first in range(asked.seed, last, share)
+    ]
+    ended = [one.wait() for one in running]  # all of them
+    if any(ended):
+        session.error("a seed breaks an invariant; its history is above")
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Fuzzing guided by coverage: `-- --seconds 60 --only NAME --seed N --keep`; each target 10 s if not said."""
+    _install(session, "test")
+    try:
+        session.install(*PINS, *GROUPS["fuzz"])
+    except nox.command.CommandFailed:
+        session.error("atheris cannot be installed here: it has wheels for CPython 3.11 to 3.13 on Linux")
+    with session.chdir("tests"):
+        session.run("python", "-m", "fuzz.guided", *session.posargs)
+
+
+@nox.session
+def faults(session: nox.Session) -> None:
+    """Floods, dead peers, kills, no files, disk or memory: `-- --long --seed N`; a table of figures at the end."""
+    _install(session, "test")
+    session.run("python", "tests/faults/run.py", *session.posargs)
+
+
+@nox.session
+def timing(session: nox.Session) -> None:
+    """Does the time of a failed login tell why it failed? `-- --tries 10000` on a quiet machine."""
+    _install(session, "test")
+    session.run("python", "tests/bench/timing.py", *session.posargs)
+
+
+@nox.session
+def prove(session: nox.Session) -> None:
+    """The ProVerif models of docs/models, where `proverif` is on the PATH; writes docs/models/results.txt."""
+    session.run("python", "tests/models/prove.py")
