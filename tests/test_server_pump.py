@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
@@ -129,6 +131,41 @@ async def test_who_always_has_something_to_say_keeps_nobody_from_his_turn() -> N
                 turns += 1
             assert turns >= 3
             assert max(called.values()) <= 3 * min(called.values())
+
+
+class Polled:
+    """An epoll that says how many descriptors each pass asked for and got."""
+
+    def __init__(self, real: select.epoll) -> None:
+        self._real = real
+        self.passes: list[tuple[int, int]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def poll(self, timeout: float, most: int) -> list[tuple[int, int]]:
+        found = self._real.poll(timeout, most)
+        self.passes.append((most, len(found)))
+        return found
+
+
+async def test_a_pass_is_of_64_sockets_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pump_module, "_TURN_SECONDS", 10.0)
+    ends = Ends(pump_module._PASS + 1)
+    with trio.fail_after(20), contextlib.closing(ends), select.epoll() as real:
+        polled, acts = Polled(real), Counter[int]()
+        pump = Pump(polled)  # type: ignore[arg-type]
+        async with trio.open_nursery() as nursery:
+            for number, far in enumerate(ends.far):
+                ends.near[number].send(b"never read")
+                nursery.start_soon(pump.serve, far.fileno(), lambda _, n=number: acts.update([n]))
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(pump.run)
+            while len(acts) < len(ends.far):
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+    assert {most for most, _ in polled.passes} == {pump_module._PASS} == {64}
+    assert max(found for _, found in polled.passes) == 64
 
 
 async def test_a_long_act_ends_the_turn_and_the_others_are_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -565,6 +565,7 @@ async def test_a_queue_is_bounded_in_bytes_too(autojump_clock: trio.testing.Mock
                 await alice.send("frwd", Raw(bytes(100_000)), identifier=number + 1)
             refused = [await alice.receive() for _ in range(2)]
             assert [record.id for record in refused] == [11, 12]
+            assert 10 <= world.server.limits.queue_bytes / 100_352 < 11  # so long is one with its padding
             await alice.nothing_new()
 
 
