@@ -153,6 +153,18 @@ def test_the_associated_data_does_not_depend_on_who_called() -> None:
     assert replace(one, caller_bundle=MALLORY.bundle).associated_data() != one.associated_data()
 
 
+def test_the_associated_data_goes_by_key_ids_and_not_by_names() -> None:
+    low, high = sorted((ALICE, BOB), key=lambda who: who.key_id)
+    for first, second in (("anna", "zoe"), ("zoe", "anna")):
+        expected = digest(
+            b"MessageApp v2 chat ad",
+            vec8(SERVER.encode()),
+            vec8(first.encode()) + low.key_id + vec8(second.encode()) + high.key_id,
+        )
+        assert Parties(SERVER, INVITE, first, low.bundle, second, high.bundle).associated_data() == expected
+        assert Parties(SERVER, INVITE, second, high.bundle, first, low.bundle).associated_data() == expected
+
+
 def test_a_c1_with_a_later_tlv_is_taken() -> None:
     ChatPair().c2(HandC1(extra=vec16(u16(99) + vec16(b"new"))).encode())
 

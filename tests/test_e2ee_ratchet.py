@@ -184,6 +184,25 @@ def test_messages_of_an_earlier_turn_open_later() -> None:
     assert hear(bob, old[1]) == b"1"
 
 
+def test_every_message_of_a_turn_says_how_long_the_turn_before_was() -> None:
+    """Also after others of the turn were sent and received: what comes first tells of all that is missing."""
+    alice, bob = ratchets()
+    hear(bob, say(alice))
+    lost = [say(alice, b"one"), say(alice, b"two")]
+    first, second = say(bob), say(bob)
+    hear(alice, first)
+    say(alice)
+    hear(alice, second)
+    opened = bob.decrypt_untrusted(say(alice), 0.0)
+    assert opened.missing == 3
+    assert [hear(bob, message) for message in lost] == [b"one", b"two"]
+
+
+def test_a_message_may_be_empty() -> None:
+    alice, bob = ratchets()
+    assert hear(bob, say(alice, b"")) == b""
+
+
 def test_a_message_goes_to_the_other_side_only() -> None:
     alice, bob = talking()
     message = say(alice)
@@ -325,6 +344,50 @@ def test_the_limit_of_a_session_is_over_all_turns() -> None:
     assert hear(bob, lost) == b"one too many"
 
 
+def test_the_limit_of_a_session_at_its_real_size() -> None:
+    alice, bob = ratchets()
+    for _ in range(2):
+        for _ in range(MAX_SKIPPED_CHAIN):
+            say(alice)
+        hear(bob, say(alice))
+        hear(alice, say(bob))
+    assert bob.skipped_count == MAX_SKIPPED_SESSION
+    say(alice)
+    refused(bob, say(alice))
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("missing", [0, 1])
+def test_the_limit_of_a_session_counts_both_turns_of_one_message(missing: int) -> None:
+    """Ten are kept and ten more of the turn before would be: then none of the new turn may be missing."""
+    alice, bob = ratchets()
+    for _ in range(10):
+        say(alice)
+    hear(bob, say(alice))
+    for _ in range(10):
+        say(alice)
+    hear(alice, say(bob))
+    for _ in range(missing):
+        say(alice)
+    if missing:
+        refused(bob, say(alice))
+    else:
+        assert bob.decrypt_untrusted(say(alice), 0.0).missing == 10
+    assert bob.skipped_count == (10 if missing else 20)
+
+
+def test_a_counter_has_32_bits() -> None:
+    message = say(ratchets()[0])
+    for counter, good in ((ratchet._MAX_U32, True), (ratchet._MAX_U32 + 1, False)):
+        at = PLACES["counter"]
+        changed = message[:at] + counter.to_bytes(16, "little") + message[at + 16 :]
+        if good:
+            assert ratchet._parse_untrusted(changed)[0].counter == 2**32 - 1
+            continue
+        with pytest.raises(Malformed):
+            ratchet._parse_untrusted(changed)
+
+
 @pytest.mark.usefixtures("quick")
 def test_a_forged_counter_costs_no_more_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     alice, bob = talking()
@@ -366,7 +429,24 @@ def test_old_keys_are_dropped_when_any_message_opens() -> None:
     assert bob.skipped_count == 0
 
 
+def test_a_key_is_kept_for_exactly_14_days_whatever_the_clock_says() -> None:
+    for since in (0.0, 2e9):
+        alice, bob = ratchets()
+        lost = say(alice, b"lost")
+        bob.decrypt_untrusted(say(alice), since)
+        bob.decrypt_untrusted(say(alice), since + SKIPPED_SECONDS)
+        assert bob.skipped_count == 1
+        assert hear(bob, lost, since + SKIPPED_SECONDS) == b"lost"
+
+
 # Stolen, restored and cloned states -------------------------------------------------------------------------------
+
+
+def test_the_keys_of_the_exchange_are_dropped_with_the_first_message() -> None:
+    alice, bob = ratchets()
+    assert bob._state.own is not None
+    hear(bob, say(alice))
+    assert bob._state.own is None
 
 
 def test_one_round_trip_heals_a_stolen_state() -> None:

@@ -17,6 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from messageapp_keys import certificate_diagnosis
 from messageapp_keys.certificate import (
     CertificateRefused,
     Refusal,
@@ -435,6 +436,15 @@ def test_many_names_make_a_short_sentence() -> None:
     assert refused(cert)[1].endswith("h4.example, h5.example and 294 more, not for chat.example")
 
 
+def test_six_names_of_100_letters_are_shown() -> None:
+    assert (certificate_diagnosis._SHOWN_NAMES, certificate_diagnosis._SHOWN_LENGTH) == (6, 100)
+    long = [".".join(["a" * 49, "b" * 49, f"{i}"]) for i in range(7)]  # 101 letters
+    for count, more in ((6, ""), (7, " and 1 more")):
+        said = refused(issue(names=[x509.DNSName(name) for name in long[:count]]))[1]
+        shown = ", ".join(name[:100] for name in long[:6])
+        assert said == f"the certificate is for {shown}{more}, not for chat.example"
+
+
 def test_the_name_of_a_stranger_is_made_printable() -> None:
     evil = "\x1b[2J\u202egood\u2028\x9b\\"
     shown = r"\x1b[2J\u202egood\u2028\x9b\\"
@@ -464,7 +474,7 @@ def test_key_usage_if_present_must_allow_signatures() -> None:
     [
         lambda: ec.generate_private_key(ec.SECP384R1()),
         lambda: ed25519.Ed25519PrivateKey.generate(),
-        lambda: rsa.generate_private_key(65537, 1024),  # noqa: S505
+        lambda: rsa.generate_private_key(65537, 1024),  # noqa: S505 - that it is refused is the point
         lambda: rsa.generate_private_key(3, 2048),
         lambda: mldsa.MLDSA44PrivateKey.generate(),
     ],

@@ -200,6 +200,7 @@ def test_the_public_half_must_belong_to_the_private_half() -> None:
         u8(1) + u16(0x0807) + vec16(b"junk"),
         u8(1) + u16(0x0804),
     ],
+    ids=["empty", "a byte", "cut", "a byte behind", "junk for a key", "no key"],
 )
 def test_sealed_rubbish_is_corrupt(plaintext: bytes) -> None:
     with pytest.raises(KeyFileCorrupt):

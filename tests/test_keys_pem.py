@@ -188,7 +188,7 @@ REFUSED_PRIVATE: dict[str, tuple[Callable[[], bytes], str]] = {
     "X25519": (lambda: private_pem(x25519.X25519PrivateKey.generate()), "neither RSA nor Ed25519"),
     "ML-DSA alone": (lambda: private_pem(ml_dsa()), "neither RSA nor Ed25519"),
     "OpenSSH": (lambda: private_pem(ed(), serialization.PrivateFormat.OpenSSH), "ssh-keygen -p -m PKCS8"),
-    "RSA-1024": (lambda: private_pem(rsa.generate_private_key(65537, 1024)), "1024 bits"),  # noqa: S505
+    "RSA-1024": (lambda: private_pem(rsa.generate_private_key(65537, 1024)), "1024 bits"),  # noqa: S505 - that it is refused is the point
     "RSA with e = 3": (lambda: private_pem(rsa.generate_private_key(3, 2048)), "exponent"),
     "cut": (lambda: private_pem(rsa_2048())[:400], "cannot be read"),
     "damaged": (lambda: private_pem(rsa_2048()).replace(b"MII", b"MIJ"), "cannot be read"),
@@ -234,7 +234,7 @@ REFUSED_PUBLIC: dict[str, tuple[Callable[[], bytes], str]] = {
     "ML-DSA alone": (lambda: public_pem(ml_dsa()), "cannot be used"),
     "P-256": (lambda: public_pem(ec.generate_private_key(ec.SECP256R1())), "neither RSA"),
     "X25519": (lambda: public_pem(x25519.X25519PrivateKey.generate()), "neither RSA"),
-    "RSA-1024": (lambda: public_pem(rsa.generate_private_key(65537, 1024)), "1024 bits"),  # noqa: S505
+    "RSA-1024": (lambda: public_pem(rsa.generate_private_key(65537, 1024)), "1024 bits"),  # noqa: S505 - that it is refused is the point
     "RSA with e = 3": (lambda: public_pem(rsa.generate_private_key(3, 2048)), "exponent"),
     "cut": (lambda: public_pem(rsa_2048())[:200], "one or two"),
     "damaged": (lambda: public_pem(rsa_2048()).replace(b"MII", b"MIJ"), "cannot be read"),

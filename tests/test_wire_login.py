@@ -595,6 +595,15 @@ def test_what_is_checked_has_the_form_that_the_signatures_claim(
     assert checked == [identity(kind, "mallory").bundle.signature_sizes] * 2
 
 
+def test_a_damaged_row_of_the_directory_lets_nobody_in() -> None:
+    """Its form is the one that the signatures claim, but no key can be read from it."""
+    ((algorithm, der),) = identity().bundle.keys
+    damaged = IdentityBundle(((algorithm, der[:-1]),))
+    pair = LoginPair(enrolled={"alice": damaged})
+    assert damaged.signature_sizes == identity().bundle.signature_sizes
+    assert refused_m3(pair, pair.m3(pair.m2(pair.m1()))).cause == "M3: the user is not proved"
+
+
 def test_of_two_signatures_both_must_verify() -> None:
     own = identity("ed25519+pq")
     changes: list[Callable[[Any], Any]] = [

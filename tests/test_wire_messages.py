@@ -107,6 +107,11 @@ def test_m2_round_trips_and_keeps_the_bytes_that_were_signed() -> None:
     assert m2.encode() == data
 
 
+def test_what_later_versions_add_to_m2_is_kept() -> None:
+    core = replace(CORE, tlvs={9: b"later"})
+    assert M2.parse_untrusted(core.encode() + vec16(b"signature")).core == core
+
+
 def raw_m2(flags: int = 0, chain: bytes = u8(1) + vec24(b"leaf"), extra: bytes = b"", behind: bytes = b"") -> bytes:
     return RANDOM + u16(2) + u16(3) + u32(flags) + vec16(b"tp") + chain + vec16(extra) + u16(1) + vec16(b"s") + behind
 

@@ -202,6 +202,16 @@ def test_the_receiver_does_not_ask_for_the_canonical_length(zeros: int) -> None:
     assert opener.open_untrusted(body) == HELLO
 
 
+@pytest.mark.parametrize("argument", [1, 246, 247, 4086, 4087, 8182, 8183, 20_000])
+@pytest.mark.parametrize("more", [0, 1, 255, 256, 512, 4096])
+def test_what_was_opened_has_the_canonical_length(argument: int, more: int) -> None:
+    """Whatever its sender put behind it: a relay passes on what it opened."""
+    record = Record(Kind.REQUEST, 1, b"frwd", bytes(argument))
+    for content in (record.encode() + b"\x80" + bytes(more), bytes(record.pack()) + bytes(more)):
+        opener, body = sealed_plaintext(content)
+        assert opener.open_packed_untrusted(body) == record.pack()
+
+
 def test_an_argument_too_long_to_be_sealed_again_is_refused() -> None:
     """With less padding than ours it fits a frame; whoever relays it could not send it."""
     longest = Record(Kind.REQUEST, 1, b"frwd", bytes(MAX_ARGUMENT))
@@ -273,6 +283,26 @@ def test_an_update_falls_due_by_records_and_by_bytes(limit: str, monkeypatch: py
     assert due == [False, False, True]
     sealer.update()
     assert not sealer.update_due
+
+
+@pytest.mark.parametrize(
+    ("limit", "value"), [("UPDATE_AFTER_RECORDS", 3), ("UPDATE_AFTER_BYTES", 3 * 256), ("UPDATE_AFTER_BYTES", 513)]
+)
+def test_a_run_stops_where_an_update_is_due(limit: str, value: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, limit, value)
+    sealer, opener = record_pair()
+    packed = [numbered(number).pack() for number in range(10)]
+    for _ in range(3):
+        first: list[bytes | bytearray | memoryview] = []
+        rest: list[bytes | bytearray | memoryview] = []
+        assert sealer.seal_run(packed[:2], first) == 2
+        assert not sealer.update_due
+        assert sealer.seal_run(packed, rest) == 1
+        assert sealer.update_due
+        for parts in (first[:4], first[4:], rest):
+            assert opener.open_untrusted(b"".join(parts[1:])).verb == b"frwd"
+        sealer.update()
+        opener.update()
 
 
 def test_the_hard_stop(monkeypatch: pytest.MonkeyPatch) -> None:
