@@ -90,7 +90,9 @@ def sim(
         shown += result.shown
         if history:
             click.echo("\n".join(result.lines))
-    click.echo(f"{seeds} {'run' if seeds == 1 else 'runs'}, nothing broken; {shown} texts shown; digest {digest.hexdigest()}")
+    click.echo(
+        f"{seeds} {'run' if seeds == 1 else 'runs'}, nothing broken; {shown} texts shown; digest {digest.hexdigest()}"
+    )
     return 0
 
 

@@ -24,12 +24,12 @@ _ROOT: Final = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(_ROOT / "tests"))
 sys.path[:0] = [str(_ROOT), str(_ROOT / "cli"), str(_ROOT / "keys")]  # this checkout, whatever is installed
 
-from bench.groups import GROUPS, RSA_USERS, Bench  # noqa: E402
-from bench.local import message_size  # noqa: E402
-from bench.proc import machine, many_files  # noqa: E402
-from bench.profiling import profile  # noqa: E402
-from bench.rows import Row, Table  # noqa: E402
-from bench.world import enrol  # noqa: E402
+from bench.groups import GROUPS, RSA_USERS, Bench
+from bench.local import message_size
+from bench.proc import machine, many_files
+from bench.profiling import profile
+from bench.rows import Row, Table
+from bench.world import enrol
 
 FULL: Final[dict[str, Any]] = {
     "quick": False,

@@ -31,22 +31,22 @@ _ROOT: Final = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":
     sys.path[:0] = [str(_ROOT / folder) for folder in ("tests", ".", "cli", "keys")]
 
-import trio  # noqa: E402
-from cryptography import x509  # noqa: E402
+import trio
+from cryptography import x509
 
-from bench.proc import first_line, machine, stop, tied_to_us  # noqa: E402
-from faults.refusals import KINDS, People, answer, people  # noqa: E402
-from interop.base import HYBRID, SWIFT, Identity  # noqa: E402
-from messageapp.limits import Limits  # noqa: E402
-from messageapp.server.directory import SqliteDirectory  # noqa: E402
-from messageapp.server.garbage import keep_collections_short  # noqa: E402
-from messageapp.server.serve import Server, open_listeners  # noqa: E402
-from messageapp.server.setup import prepare_server  # noqa: E402
-from messageapp.store.database import open_database  # noqa: E402
-from messageapp.store.home import Home  # noqa: E402
-from messageapp.store.users import add_user  # noqa: E402
-from messageapp_keys.identity import IdentityBundle  # noqa: E402
-from messageapp_keys.kem import generate_rsa  # noqa: E402
+from bench.proc import first_line, machine, stop, tied_to_us
+from faults.refusals import KINDS, People, answer, people
+from interop.base import HYBRID, SWIFT, Identity
+from messageapp.limits import Limits
+from messageapp.server.directory import SqliteDirectory
+from messageapp.server.garbage import keep_collections_short
+from messageapp.server.serve import Server, open_listeners
+from messageapp.server.setup import prepare_server
+from messageapp.store.database import open_database
+from messageapp.store.home import Home
+from messageapp.store.users import add_user
+from messageapp_keys.identity import IdentityBundle
+from messageapp_keys.kem import generate_rsa
 
 __all__ = ["Samples", "main", "report", "welch"]
 

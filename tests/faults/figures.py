@@ -47,7 +47,7 @@ def note(what: str, value: float | str, unit: str = "") -> None:
     """A figure for the table; also in the output of a test that fails."""
     shown = value if isinstance(value, str) else f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
     _rows.append((what, f"{shown} {unit}".strip()))
-    print(f"{what}: {shown} {unit}")  # noqa: T201
+    print(f"{what}: {shown} {unit}")
 
 
 def table() -> str:

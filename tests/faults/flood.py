@@ -22,7 +22,7 @@ _ROOT: Final = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":
     sys.path[:0] = [str(_ROOT / folder) for folder in ("tests", ".", "cli", "keys")]
 
-from bench.proc import first_line, tied_to_us  # noqa: E402
+from bench.proc import first_line, tied_to_us
 
 __all__ = ["Stranger", "flood"]
 

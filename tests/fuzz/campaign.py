@@ -143,7 +143,7 @@ def main(arguments: list[str]) -> int:
     warnings.simplefilter("error")  # nor may a stranger make us write warnings on a terminal
     chosen = [TARGETS[name] for name in given.names or TARGETS]
     if given.replay is not None:
-        print("accepted" if chosen[0].accepts(given.replay.read_bytes()) else "refused")  # noqa: T201
+        print("accepted" if chosen[0].accepts(given.replay.read_bytes()) else "refused")
         return 0
     good = True
     for target in chosen:
@@ -154,9 +154,9 @@ def main(arguments: list[str]) -> int:
         good = good and not found
         result = Result(target.name, inputs, accepted, round(time.process_time() - began, 2), found)
         line = f"{result.name:30} {inputs:8,} inputs {accepted:8,} accepted {result.cpu:7.2f} s CPU  {found}"
-        print(json.dumps(asdict(result)) if given.json else line, flush=True)  # noqa: T201
+        print(json.dumps(asdict(result)) if given.json else line, flush=True)
     rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
-    print(json.dumps({"rss": rss}) if given.json else f"at most {rss >> 20} MiB", flush=True)  # noqa: T201
+    print(json.dumps({"rss": rss}) if given.json else f"at most {rss >> 20} MiB", flush=True)
     return 0 if good and rss <= MOST_RSS else 1
 
 

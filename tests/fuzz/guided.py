@@ -125,7 +125,7 @@ def _keep(name: str, inputs: Sequence[bytes]) -> None:
 
 
 def _say(text: str) -> None:
-    print(text, flush=True)  # noqa: T201
+    print(text, flush=True)
 
 
 def main(arguments: list[str]) -> int:

@@ -131,6 +131,6 @@ def prove(folder: Path = MODELS) -> str:
 
 if __name__ == "__main__":
     try:
-        print(prove())  # noqa: T201
+        print(prove())
     except ProofFailed as error:
         sys.exit(str(error))

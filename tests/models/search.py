@@ -127,7 +127,7 @@ def found(query: Query) -> bool:
 
 def main(names: list[str]) -> int:
     wrong = 0
-    print("| query | what | expected | found | states | s |\n|---|---|---|---|---|---|")  # noqa: T201
+    print("| query | what | expected | found | states | s |\n|---|---|---|---|---|---|")
     for query in QUERIES:
         if names and not query.name.startswith(tuple(names)):
             continue
@@ -136,10 +136,10 @@ def main(names: list[str]) -> int:
         wrong += seen is not query.expected
         words = ["no", "yes"]
         row = (query.name, query.words, words[query.expected], words[seen], result.states, f"{result.seconds:.1f}")
-        print("|", *" | ".join(map(str, row)).split("\n"), "|")  # noqa: T201
+        print("|", *" | ".join(map(str, row)).split("\n"), "|")
         if names and seen:
-            print("\n".join(f"    {step}" for step in result.attacks[query.alarm]))  # noqa: T201
-    print(f"{wrong} not as expected" if wrong else "all as expected")  # noqa: T201
+            print("\n".join(f"    {step}" for step in result.attacks[query.alarm]))
+    print(f"{wrong} not as expected" if wrong else "all as expected")
     return 1 if wrong else 0
 
 
