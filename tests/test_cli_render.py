@@ -176,6 +176,13 @@ def test_a_flood_of_marks_is_cut() -> None:
     assert line == "a" + "\u0301" * MAX_MARKS + "b\u0301"
 
 
+@pytest.mark.parametrize("between", ["\u200d", "\u0903", "\u1161", "\u0897", "\U0001e6e3"])
+def test_nothing_between_marks_lets_more_of_them_through(between: str) -> None:
+    """Joiners, spacing marks, vowels without a width, and marks that this interpreter's Unicode does not know yet."""
+    (line,) = safe_lines("a" + ("\u0301" * MAX_MARKS + between) * 1000)
+    assert line.count("\u0301") <= MAX_MARKS
+
+
 @pytest.mark.parametrize("text", ["hello", "Grüße", "日本語", "שלום", "👍🏽", "€ × –", "a b"])
 def test_honest_text_is_left_alone(text: str) -> None:
     assert safe_lines(text) == [text]

@@ -4,6 +4,7 @@ import hmac
 import os
 
 import pytest
+from cryptography.exceptions import InternalError
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, mlkem, padding, rsa, x25519
 from hypothesis import given, settings
@@ -20,6 +21,7 @@ from messageapp_keys.kem import (
     Suite,
     TemporaryKey,
     encapsulate_untrusted,
+    generate_rsa,
     prepare_rsa,
 )
 from messageapp_keys.signing import public_der
@@ -276,3 +278,12 @@ def test_a_prepared_key_is_as_good_as_before() -> None:
     temporary_key = TemporaryKey(CLASSIC, [key])
     encapsulated, secret = encapsulate_untrusted(CLASSIC, temporary_key.public, os.urandom)
     assert temporary_key.decapsulate_untrusted(encapsulated, REJECTION) == secret
+
+
+def test_too_little_memory_for_a_key_is_a_memory_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise InternalError("Unknown OpenSSL error", [])
+
+    monkeypatch.setattr(rsa, "generate_private_key", fails)
+    with pytest.raises(MemoryError):
+        generate_rsa()

@@ -56,6 +56,30 @@ def test_any_changed_cut_or_extended_signature_is_refused(key: PrivateKey) -> No
         assert not verifier.verify_untrusted(labels.SIG_M3, BODY, wrong)
 
 
+class Watched:
+    """An RSA key that notes which numbers it is asked about."""
+
+    def __init__(self, key: rsa.RSAPublicKey) -> None:
+        self.key_size, self.public_numbers, self._verify = key.key_size, key.public_numbers, key.verify
+        self.asked: list[int] = []
+
+    def verify(self, signature: bytes, *others: Any) -> None:
+        self.asked.append(int.from_bytes(signature, "big"))
+        self._verify(signature, *others)
+
+
+def test_an_rsa_signature_from_the_modulus_on_costs_what_another_does() -> None:
+    """The library refuses such a number at once, so the time would tell whose modulus it is."""
+    key = Watched(rsa_key("2048", 2048).public_key())
+    modulus = key.public_numbers().n
+    verifier = VerifyingKey(SignatureAlgorithm.RSA_PSS, key)  # type: ignore[arg-type]
+    for number in (modulus, modulus + 1, 2**2048 - 1, modulus - 1, 5):
+        assert not verifier.verify_untrusted(labels.SIG_M3, BODY, number.to_bytes(256, "big"))
+    assert len(key.asked) == 5
+    assert all(number < modulus for number in key.asked)
+    assert verifier.verify_untrusted(labels.SIG_M3, BODY, sign(rsa_key("2048", 2048), labels.SIG_M3, BODY))
+
+
 @each_key
 def test_another_key_of_the_same_kind_does_not_verify(key: PrivateKey) -> None:
     others: dict[SignatureAlgorithm, PrivateKey] = {

@@ -37,7 +37,8 @@ def _safe(text: str) -> str:
     marks = 0
     for char in _HIDDEN.sub(REPLACEMENT, text.replace("\t", _TAB)):
         category = unicodedata.category(char)
-        if category in ("Mn", "Me", "Cf"):  # Cf: a joiner between marks must not let more of them through
+        # A joiner (Cf) between marks must not let more of them through, nor a mark newer than this Unicode (Cn).
+        if category in ("Mn", "Me", "Cf", "Cn"):
             marks += 1
             if marks > MAX_MARKS:
                 continue

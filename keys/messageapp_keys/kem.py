@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from cryptography.exceptions import InternalError
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import mlkem, padding, rsa, x25519
 
@@ -51,8 +52,11 @@ class Component(Protocol):
 
 
 def generate_rsa() -> rsa.RSAPrivateKey:
-    """RSA-3072; 120 to 560 ms, so made ahead and off the event loop. Releases the interpreter lock."""
-    return rsa.generate_private_key(RSA_EXPONENT, RSA_BITS)
+    """RSA-3072; 120 to 560 ms, so made ahead and off the event loop. Releases the interpreter lock. `MemoryError`."""
+    try:
+        return rsa.generate_private_key(RSA_EXPONENT, RSA_BITS)
+    except InternalError:  # what the library makes of OpenSSL's lack of memory; nothing else fails here
+        raise MemoryError from None
 
 
 def prepare_rsa(key: rsa.RSAPrivateKey) -> None:

@@ -71,8 +71,18 @@ _SIGN: Final[dict[SignatureAlgorithm, Callable[[Any, bytes, bytes], bytes]]] = {
     SignatureAlgorithm.ED25519: lambda key, message, label: key.sign(message),
     SignatureAlgorithm.ML_DSA_65: lambda key, message, label: key.sign(message, label),
 }
+
+
+def _verify_rsa(key: Any, signature: bytes, message: bytes, label: bytes) -> None:
+    # A number from the modulus on is refused at once; without the same work the time would tell whose modulus it is.
+    above = 8 * len(signature) >= key.key_size and int.from_bytes(signature, "big") >= key.public_numbers().n
+    key.verify(b"\0" + b"\1" * (len(signature) - 1) if above else signature, message, _PSS, _SHA256)
+    if above:
+        raise InvalidSignature
+
+
 _VERIFY: Final[dict[SignatureAlgorithm, Callable[[Any, bytes, bytes, bytes], None]]] = {
-    SignatureAlgorithm.RSA_PSS: lambda key, signature, message, label: key.verify(signature, message, _PSS, _SHA256),
+    SignatureAlgorithm.RSA_PSS: _verify_rsa,
     SignatureAlgorithm.ECDSA_P256: lambda key, signature, message, label: key.verify(signature, message, _ECDSA),
     SignatureAlgorithm.ED25519: lambda key, signature, message, label: key.verify(signature, message),
     SignatureAlgorithm.ML_DSA_65: lambda key, signature, message, label: key.verify(signature, message, label),
