@@ -361,6 +361,47 @@ async def test_held_texts_never_reach_another_peer(
             assert texts((await settle(carol))[0]) == ["for carol"]
 
 
+@pytest.mark.parametrize("how", ["the peer leaves", "the exchange fails"])
+async def test_nothing_is_held_any_more_once_a_chat_has_failed(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Also where the user interface is behind, so that the client waits while it gives back what was held."""
+    monkeypatch.setattr(Router, "_forward", lambda self, session, records: None)
+    with trio.fail_after(60):
+        async with open_world() as world, people(world, "alice", "bob") as (alice, bob), trio.open_nursery() as nursery:
+            await alice.chat("bob")
+            await expect(bob, "IncomingCall")
+            await bob.accept()
+            await expect(alice, "Keying")
+            await alice.say("held")
+            monkeypatch.setattr(alice, "_to_ui", behind := trio.open_memory_channel[Any](0)[0])
+            if how == "the peer leaves":
+                await bob.leave()
+            else:
+                nursery.start_soon(alice._fail_chat, "it did")
+            await trio.testing.wait_all_tasks_blocked()
+            assert behind.statistics().tasks_waiting_send == 1
+            with pytest.raises(RequestRefused, match="there is no chat"):
+                await alice.say("would wait for the next one")
+            assert not alice._held
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_cancelled_acceptance_keeps_nobody_from_calling(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    with trio.fail_after(60):
+        async with open_world() as world, people(world, "alice", "bob") as (alice, bob):
+            await bob.chat("alice")
+            await expect(alice, "IncomingCall")
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await alice.accept()
+            await bob.cancel()
+            await expect(alice, "CallCanceled")
+            await start_chat(alice, bob)
+
+
 async def test_a_peer_that_leaves_gives_the_held_texts_back(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

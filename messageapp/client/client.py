@@ -132,7 +132,7 @@ class Client:
         self._key: PeerKey | None = None
         self._conversation: Conversation | None = None
         self._held: list[str] = []
-        self._left_over: list[tuple[str, str]] = []  # (peer, text): held when the user left, still to be given back
+        self._left_over: list[ev.NotDelivered] = []  # held when their chat ended, still to be given back
         self._call_since = 0.0
         self._keys_seen: dict[str, IdentityBundle] = {}  # as the server gave them, pinned or not
         self._keying_since = 0.0
@@ -226,12 +226,11 @@ class Client:
 
     async def _at_end(self, error: MessageAppError) -> None:
         """What was held is given back, and the user interface hears why."""
-        conversation, self._conversation = self._conversation, None
+        if self._conversation is not None:
+            self._drop(self._conversation, "the session ended before the chat was secure")
         self._outgoing = self._ring = None
         self._changed_keying()
-        await self._give_back_left_over()
-        if conversation is not None:
-            await self._give_back_held(conversation.peer, "the session ended before the chat was secure")
+        await self._give_back()
         # Only a goodbye says that nothing is missing.
         own_exit = self._exiting and isinstance(error, ServerGoodbye) and error.reason == ByeReason.EXIT
         await self._tell(ev.Ended(None if own_exit else error))
@@ -266,7 +265,7 @@ class Client:
         if self.state not in (State.ONLINE, State.RINGING):
             doing = "calling" if self.state is State.CALLING else "in a chat with"
             raise RequestRefused(ErrorCode.NOT_NOW, f"already {doing} {self.peer}")
-        if self._accepted is not None:
+        if self._accepted is not None and self._accepted is self._ring:
             raise RequestRefused(ErrorCode.NOT_NOW, f"already answering {self._accepted.user}")
         call = self._outgoing = Call(user, self._random(16))
         self._call_since = trio.current_time()
@@ -344,15 +343,10 @@ class Client:
         def apply(reply: Any) -> bool:
             if isinstance(reply, RequestRefused) and reply.code == ErrorCode.RATE:
                 raise reply
-            if not self._drop(conversation):
-                return False
-            # At once: what was meant for this peer must never wait for the next one.
-            self._left_over += [(conversation.peer, text) for text in self._held]
-            self._held.clear()
-            return True
+            return self._drop(conversation, "the chat did not become secure")
 
         if await self._session.request("exch", Nothing(), apply):
-            await self._give_back_left_over()
+            await self._give_back()
             await self._tell(event)
 
     async def say(self, text: str) -> None:
@@ -433,8 +427,8 @@ class Client:
                 conversation = self._conversation
                 if conversation is not None:
                     disconnected = expect(argument, Left).disconnected
-                    await self._give_back_held(conversation.peer, "the chat ended before it was secure")
-                    self._drop(conversation)
+                    self._drop(conversation, "the chat ended before it was secure")
+                    await self._give_back()
                     await self._tell(
                         ev.ChatOver(
                             conversation.peer, by_us=False, disconnected=disconnected, secure=conversation.secure
@@ -553,28 +547,25 @@ class Client:
 
     async def _part(self, conversation: Conversation, event: ev.Event) -> None:
         """Leave by ourselves, from within the reader: the reply to `exch` needs nothing more."""
-        await self._give_back_held(conversation.peer, "the chat did not become secure")
-        self._drop(conversation)
+        self._drop(conversation, "the chat did not become secure")
+        await self._give_back()
         await self._tell(event)
         await self._session.post("exch", Nothing())
 
-    async def _give_back_held(self, peer: str, reason: str) -> None:
-        held, self._held = self._held, []
-        for text in held:
-            await self._tell(ev.NotDelivered(peer, text, reason))
-
-    async def _give_back_left_over(self) -> None:
-        """By who left, or by the reader where the session ends before he has his turn."""
-        while self._left_over:
-            peer, text = self._left_over.pop(0)
-            await self._tell(ev.NotDelivered(peer, text, "the chat did not become secure"))
-
-    def _drop(self, conversation: Conversation) -> bool:
+    def _drop(self, conversation: Conversation, reason: str) -> bool:
+        """It is over. At once, so that a text that was meant for this peer never waits for the next one."""
         if self._conversation is not conversation:
             return False
         self._conversation = None
+        self._left_over += [ev.NotDelivered(conversation.peer, text, reason) for text in self._held]
+        self._held.clear()
         self._changed_keying()
         return True
+
+    async def _give_back(self) -> None:
+        """By who left, or by the reader where the session ends before he has his turn."""
+        while self._left_over:
+            await self._tell(self._left_over.pop(0))
 
     def _changed_keying(self) -> None:
         self._keying_changed.set()
