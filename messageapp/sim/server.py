@@ -47,8 +47,8 @@ class Tricks:
     def idle(self, user: str) -> bool:
         return not (self.waiting.get(user) or self.held.get(user))
 
-    def play(self, user: str, record: Record) -> list[Record]:
-        """What is sent on in the place of this one."""
+    def play(self, user: str, record: Record) -> tuple[list[Record], list[Record]]:
+        """What is sent on in the place of this one; and of those before, what is due now."""
         step, how = self.waiting[user].popleft() if self.waiting.get(user) else (0, "")
         passed = [record]
         if how:
@@ -74,7 +74,7 @@ class Tricks:
             self.held[user].append((1, record))
         elif how == "again":
             self.held[user].append((_LATER, record))
-        return passed + due
+        return passed, due
 
 
 class Relay(Router):
@@ -87,8 +87,12 @@ class Relay(Router):
             super()._forward(session, records)
             return
         for packed in records:
-            for record in self._tricks.play(session.user, Record.unpack(packed)):
+            passed, late = self._tricks.play(session.user, Record.unpack(packed))
+            for record in passed:
                 super()._forward(session, [record.pack()])
+            peer = self._presence.chat_peer(session)
+            if peer is not None:  # unasked for: nobody is told what becomes of these, whose ids may be others' by now
+                peer.outbox.relay([record.pack() for record in late])
 
 
 class SimServer(Server):

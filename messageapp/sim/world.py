@@ -118,7 +118,6 @@ class World:
                 suites=(HYBRID, SWIFT),
                 random=Seeded(self.plan.seed, "server", self._restarts),
                 wall_ms=lambda: self.wall_ms() + self.server_clock_ms,
-                dummy_bundle=identity(self.plan.seed, "nobody").bundle,
             )
             with self._kill, _reading_log(LogWatch(self.history, self.server.served.__getitem__)):
                 await self.server.serve([self._listener])
@@ -145,6 +144,8 @@ class World:
                     for step in self.plan.steps:
                         await trio.sleep_until(step.at)
                         self._take(step)
+                    self.history.note("all", "no more faults")
+                    faults.heal(self)  # while nobody else has his turn: what is armed would need `later`
                     self._later.cancel_scope.cancel()
                 await self._settle()
             await self._end()
@@ -159,8 +160,6 @@ class World:
 
     async def _settle(self) -> None:
         """After the last fault: all comes to rest, each chat has a last text from either side, then all leave."""
-        self.history.note("all", "no more faults")
-        faults.heal(self)
         silent = any(step.verb in _SILENT for step in self.plan.steps)
         await trio.sleep(_SETTLE_SECONDS + silent * _SILENCE_SECONDS)
         invariants.all_agree(self)
