@@ -19,7 +19,7 @@ from messageapp_keys.codec import u8, u16, vec16
 from messageapp_keys.identity import IdentityBundle, PrivateIdentity
 from messageapp_keys.kem import TemporaryKey
 from messageapp_keys.signing import SignatureAlgorithm, VerifyingKey, public_der
-from messageapp_keys.standins import form_of, stand_in
+from messageapp_keys.standins import form_of, prepare_stand_ins, stand_in
 from support.keys import USER_KINDS, identity, rsa_key
 from support.pair import HandM3, LoginPair, frame_of
 
@@ -132,13 +132,13 @@ def test_a_broken_seal_costs_what_a_wrong_signature_costs(monkeypatch: pytest.Mo
 
 def refuse(pair: LoginPair, m3: bytes, bundle: IdentityBundle | None) -> None:
     with pytest.raises(LoginFailed):
-        pair.server.accept_untrusted(frame_of(m3), lambda name: bundle, identity("rsa-3072", "dummy").bundle)
+        pair.server.accept_untrusted(frame_of(m3), lambda name: bundle)
 
 
 def work_of(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> list[tuple[Any, ...]]:
     """What is done that takes long: keys read (of which kind and size), signatures checked, secrets decapsulated."""
     done: list[tuple[Any, ...]] = []
-    identity("rsa-3072", "dummy")  # made before it counts
+    prepare_stand_ins()
 
     def size(key: VerifyingKey) -> int:
         return (key.key.key_size + 7) // 8 if isinstance(key.key, rsa.RSAPublicKey) else 0

@@ -238,7 +238,6 @@ async def test_i08_who_connects_while_the_server_starts_is_served(autojump_clock
                 directory=MemoryDirectory(),
                 keys=EndlessKeys(),
                 limits=some_limits(),
-                dummy_bundle=identity("dummy").bundle,
             )
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(server.serve, [listener])

@@ -14,7 +14,7 @@ import pytest
 from messageapp.errors import UnusableSetup
 from messageapp.server.directory import DirectoryUnreadable, SqliteDirectory
 from messageapp.store.database import open_database
-from messageapp.store.users import User, add_user, find_user, list_users, remove_user
+from messageapp.store.users import User, add_user, find_encoded, list_users, remove_user
 from messageapp_keys.codec import Malformed
 from support.world import identity
 
@@ -36,9 +36,9 @@ def database(path: Path) -> Iterator[sqlite3.Connection]:
 
 def test_a_user_is_found_in_exactly_the_registered_spelling(database: sqlite3.Connection) -> None:
     add_user(database, "Alice-Jones", BUNDLE, 123)
-    assert find_user(database, "Alice-Jones") == User("Alice-Jones", BUNDLE, 123)
+    assert find_encoded(database, "Alice-Jones") == BUNDLE.encode()
     for other in ("alice-jones", "ALICE-JONES", "Alice-jones", "Alice", "", "Alice-Jones ", "Alice-Jones\0"):
-        assert find_user(database, other) is None
+        assert find_encoded(database, other) is None
 
 
 @pytest.mark.parametrize("taken", ["alice", "ALICE", "aLiCe"])
@@ -69,9 +69,8 @@ def test_a_damaged_row_lets_nobody_in_and_is_named(database: sqlite3.Connection,
     add_user(database, "alice", BUNDLE, 1)
     add_user(database, "bob", identity("bob").bundle, 1)
     database.execute("UPDATE users SET bundle = ? WHERE name = 'alice'", (bundle,))
-    for read in (lambda: find_user(database, "alice"), lambda: list_users(database)):
-        with pytest.raises(UnusableSetup, match=r"alice.*damaged"):
-            read()
+    with pytest.raises(UnusableSetup, match=r"alice.*damaged"):
+        list_users(database)
     directory = SqliteDirectory(database)
     found = directory.find("alice")
     if found is not None:  # its keys are looked at by the login

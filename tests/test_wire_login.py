@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from messageapp.errors import RemoteProtocolError, ServerNotAuthenticated
+from messageapp.wire import login
 from messageapp.wire.frames import FrameType, encode_frame
 from messageapp.wire.login import ClientLogin, LoginFailed, ServerLogin, ServerOffer, Welcome, m4_frame
 from messageapp.wire.messages import HIDE_USER, M1, M2, M3, M2Core
@@ -644,7 +645,7 @@ def test_a_temporary_key_serves_one_m3() -> None:
     m3 = pair.m3(pair.m2(pair.m1()))
     pair.accept(m3)
     with pytest.raises(RuntimeError, match="once"):
-        pair.server.accept_untrusted(frame_of(m3), lambda name: identity().bundle, identity().bundle)
+        pair.server.accept_untrusted(frame_of(m3), lambda name: identity().bundle)
 
 
 @pytest.mark.parametrize("hide_user", [False, True], ids=["shown", "hidden"])
@@ -679,7 +680,7 @@ def test_an_unknown_users_key_is_read_like_a_known_ones(monkeypatch: pytest.Monk
             patch.setattr(IdentityBundle, "read_untrusted", staticmethod(parse))
             parsed.clear()
             with pytest.raises(LoginFailed):
-                pair.server.accept_untrusted(frame_of(m3), enrolled, identity("ed25519", "dummy").bundle)
+                pair.server.accept_untrusted(frame_of(m3), enrolled)
         counts[kind] = [len(data) for data in parsed]
     assert counts == {"known": [len(known)], "unknown": [len(known)]}
 
@@ -690,9 +691,10 @@ def test_another_spelling_of_the_servers_name_is_the_same_name(dialled: str, hel
     pair.run()
 
 
-def test_the_dummy_bundles_own_key_does_not_log_in_an_unknown_user() -> None:
-    dummy = identity("ed25519", "dummy")
-    pair = LoginPair(who=dummy, enrolled={})
+def test_a_stand_ins_own_key_does_not_log_in_an_unknown_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    owned = identity("ed25519", "mallory")
+    monkeypatch.setattr(login, "stand_in", lambda form: IdentityBundle(owned.bundle.keys))
+    pair = LoginPair(who=owned, enrolled={})
     refused_m3(pair, pair.m3(pair.m2(pair.m1())))
 
 

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, mldsa, rsa
 from .identity import RSA_BITS, IdentityBundle, Signatures
 from .signing import MAX_RSA_BITS, MIN_RSA_BITS, RSA_EXPONENT, SignatureAlgorithm, public_der
 
-__all__ = ["NO_SIGNATURES", "USUAL", "Form", "form_of", "stand_in"]
+__all__ = ["NO_SIGNATURES", "USUAL", "Form", "form_of", "prepare_stand_ins", "stand_in"]
 
 Form = tuple[tuple[int, int], ...]
 """Of each signature the algorithm, and the length in bytes where that is the key's size (RSA), else 0."""
@@ -38,6 +38,12 @@ def form_of(signatures: Signatures) -> Form | None:
 def stand_in(form: Form) -> IdentityBundle:
     """Keys of that form, always the same in one process; a new object each time, as a user's is when it is read."""
     return IdentityBundle(tuple([(algorithm, _public_key(algorithm, size)) for algorithm, size in form]))
+
+
+def prepare_stand_ins() -> None:
+    """Make those whose making takes longer than checking with them: the first login of a kind must not show. 1 ms."""
+    for algorithm in (SignatureAlgorithm.ED25519, SignatureAlgorithm.ML_DSA_65):
+        _public_key(algorithm, 0)
 
 
 @lru_cache(2 * len(_RSA_SIZES))

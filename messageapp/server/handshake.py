@@ -15,7 +15,6 @@ from messageapp.link import Link
 from messageapp.wire.frames import FrameType
 from messageapp.wire.login import AcceptedLogin, ServerLogin, ServerOffer
 from messageapp.wire.messages import Alert
-from messageapp_keys.identity import IdentityBundle
 from messageapp_keys.kem import Suite, TemporaryKey
 from messageapp_keys.primitives import Random
 
@@ -49,7 +48,6 @@ class Common(Protocol):
     turns: Turns
     router: Router
     pump: Pump | None
-    dummy_bundle: IdentityBundle
 
     def next_id(self) -> int: ...
 
@@ -97,9 +95,7 @@ async def _handshake(server: Common, link: Link, time_out: trio.CancelScope) -> 
     m2 = await _in_turn(server, time_out, lambda: login.offer(TemporaryKey.generate(suite, rsa_key), server.random))
     await link.send_frame(FrameType.M2, m2)
     m3 = await link.receive_frame()
-    return await _in_turn(
-        server, time_out, lambda: login.accept_untrusted(m3, server.directory.find, server.dummy_bundle)
-    )
+    return await _in_turn(server, time_out, lambda: login.accept_untrusted(m3, server.directory.find))
 
 
 async def _in_turn(server: Common, time_out: trio.CancelScope, compute: Callable[[], T]) -> T:

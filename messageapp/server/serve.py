@@ -18,10 +18,9 @@ from messageapp.keypool import KeySource
 from messageapp.limits import Limits
 from messageapp.wire.commands import ByeReason
 from messageapp.wire.login import ServerOffer
-from messageapp_keys.identity import IdentityBundle
 from messageapp_keys.kem import CLASSIC, HYBRID, SWIFT, Suite
 from messageapp_keys.primitives import Random
-from messageapp_keys.standins import USUAL, stand_in
+from messageapp_keys.standins import prepare_stand_ins
 
 from .accepting import accept_until_cancelled
 from .connection import Connection
@@ -53,7 +52,6 @@ class Server:
         suites: Sequence[Suite] = SERVER_SUITES,
         random: Random = os.urandom,
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
-        dummy_bundle: IdentityBundle | None = None,
     ) -> None:
         self.offer = offer
         self.directory = directory
@@ -66,7 +64,7 @@ class Server:
         self.turns = Turns()
         self.router = Router(directory, self.limits)
         self.pump: Pump | None = None
-        self.dummy_bundle = dummy_bundle or stand_in(USUAL)  # for logins with signatures that no identity makes
+        prepare_stand_ins()
         self._connections = 0
         self._requests = 0
         self._stop = trio.Event()

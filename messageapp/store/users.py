@@ -10,7 +10,7 @@ from messageapp_keys.codec import Malformed
 from messageapp_keys.identity import IdentityBundle
 from messageapp_keys.names import fold
 
-__all__ = ["User", "add_user", "data_version", "find_encoded", "find_user", "list_users", "remove_user"]
+__all__ = ["User", "add_user", "data_version", "find_encoded", "list_users", "remove_user"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +48,6 @@ def remove_user(database: sqlite3.Connection, name: str) -> None:
 
 def list_users(database: sqlite3.Connection) -> list[User]:
     return [_user(row) for row in database.execute("SELECT name, bundle, added_ms FROM users ORDER BY folded")]
-
-
-def find_user(database: sqlite3.Connection, name: str) -> User | None:
-    """Only for exactly the registered spelling."""
-    row = database.execute(
-        "SELECT name, bundle, added_ms FROM users WHERE folded = ? AND name = ?", (fold(name), name)
-    ).fetchone()
-    return None if row is None else _user(row)
 
 
 def find_encoded(database: sqlite3.Connection, name: str) -> bytes | None:

@@ -45,7 +45,7 @@ from messageapp_keys.primitives import (
     seal_once,
 )
 from messageapp_keys.signing import PrivateKey, SignatureAlgorithm, sign
-from messageapp_keys.standins import NO_SIGNATURES, Form, form_of, stand_in
+from messageapp_keys.standins import NO_SIGNATURES, USUAL, Form, form_of, stand_in
 from messageapp_keys.types import ExporterSecret, HandshakeKey, MasterSecret, PseudoRandomKey, TrafficSecret
 
 from .frames import Frame, FrameType, encode_frame
@@ -380,15 +380,12 @@ class ServerLogin:
         self._temporary = temporary
         return self._m2_frame
 
-    def accept_untrusted(
-        self, frame: Frame, enrolled: Callable[[str], IdentityBundle | None], dummy: IdentityBundle
-    ) -> AcceptedLogin:
+    def accept_untrusted(self, frame: Frame, enrolled: Callable[[str], IdentityBundle | None]) -> AcceptedLogin:
         """Check M3. Raises `LoginFailed` for every cause; past the form, after work that depends on the frame alone.
 
         `enrolled` gives the bundle of a user in exactly the registered spelling, or None. Its keys may be unread. Where
         they are not of the form that the signatures claim, or there are none, stand-ins of that form take their place,
-        so that nobody learns from the time who is enrolled and with which kind of key (§4.4). `dummy` is the one for
-        what no identity signs.
+        so that nobody learns from the time who is enrolled and with which kind of key (§4.4).
         """
         m1, own, suite = self._m1, self._offer, self._temporary.suite
         try:
@@ -407,7 +404,7 @@ class ServerLogin:
         hidden = bool(m1.flags & HIDE_USER)
         username = proof.username if hidden else m1.username
         known = enrolled(username) if is_username(username) else None
-        bundle = _to_check_with(known, form_of(proof.signatures), dummy)
+        bundle = _to_check_with(known, form_of(proof.signatures))
         body = login_body(transcript, username, m1.server, own.leaf_spki_hash)
         checks = (
             bundle.verify_untrusted(labels.SIG_M3, body, proof.signatures),
@@ -433,9 +430,9 @@ class ServerLogin:
         )
 
 
-def _to_check_with(known: IdentityBundle | None, form: Form | None, dummy: IdentityBundle) -> IdentityBundle:
+def _to_check_with(known: IdentityBundle | None, form: Form | None) -> IdentityBundle:
     """`known` if its keys are of that form and can be used, else a stand-in."""
-    other = IdentityBundle(dummy.keys) if form is None else stand_in(form)
+    other = stand_in(form or USUAL)
     # Read anew, as the directory reads a known one: the time must not tell them apart.
     found = known or IdentityBundle.read_untrusted(other.encode())
     try:

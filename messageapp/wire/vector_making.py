@@ -95,7 +95,7 @@ def _login(
     server = ServerLogin(m1, offer, [suite])
     m2 = frame_untrusted(FrameType.M2, server.offer(temporary, random))
     m3 = frame_untrusted(FrameType.M3, client.receive_m2_untrusted(m2, now))
-    accepted = server.accept_untrusted(m3, {user: identity.bundle}.get, identity.bundle)
+    accepted = server.accept_untrusted(m3, {user: identity.bundle}.get)
     m4 = frame_untrusted(
         FrameType.M4, m4_frame(accepted.sealer, Welcome(_NAMES[0], int(now.timestamp()) * 1000, other_sessions=1))
     )

@@ -23,7 +23,7 @@ from messageapp_keys.certificate import load_certificate_untrusted, load_private
 from messageapp_keys.identity import PrivateIdentity
 from messageapp_keys.kem import SWIFT
 from support.processes import SECONDS, Site, open_site, run, save, write_certificates
-from support.world import EndlessKeys, MemoryDirectory, identity
+from support.world import EndlessKeys, MemoryDirectory
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,6 @@ def serving(home: Home) -> Iterator[int]:
         directory=MemoryDirectory(),
         keys=EndlessKeys(),
         suites=(SWIFT,),
-        dummy_bundle=identity("dummy").bundle,
     )
     started: queue.SimpleQueue[tuple[int, trio.lowlevel.TrioToken]] = queue.SimpleQueue()
 

@@ -74,9 +74,7 @@ def _accept(base: ServerLogin, suite: Suite, body: bytes) -> None:
     """M3 at a server whose temporary key was not used."""
     base._temporary = material.temporary(suite)
     with same_after_refusal(lambda: {name: id(value) for name, value in vars(base).items()}):
-        accepted = base.accept_untrusted(
-            Frame(FrameType.M3, body), material.users().get, material.identity("dummy").bundle
-        )
+        accepted = base.accept_untrusted(Frame(FrameType.M3, body), material.users().get)
     require(accepted.username == USER, "somebody else is logged in")
 
 

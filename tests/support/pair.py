@@ -112,7 +112,7 @@ class LoginPair:
         self.server_end.receive_data(m3)
         frame = self.server_end.next_frame()
         assert frame is not None
-        return self.server.accept_untrusted(frame, self.enrolled.get, identity("ed25519", "dummy").bundle)
+        return self.server.accept_untrusted(frame, self.enrolled.get)
 
     def m4(self, m3: bytes) -> bytes:
         self.accepted = self.accept(m3)

@@ -201,7 +201,7 @@ class FakeServer:
         login = ServerLogin(await link.receive_frame(), server_offer(), (SWIFT,))
         await link.send_frame(FrameType.M2, login.offer(TemporaryKey.generate(SWIFT), os.urandom))
         m3 = await link.receive_frame()
-        accepted = login.accept_untrusted(m3, lambda name: identity(name).bundle, identity("dummy").bundle)
+        accepted = login.accept_untrusted(m3, lambda name: identity(name).bundle)
         await link.send_frame(FrameType.M4, m4_frame(accepted.sealer, Welcome(SERVER_NAME, 0, **changes)))
         link.connection.start_session(accepted.sealer, accepted.opener, trio.current_time())
         return cls(link)
@@ -354,7 +354,6 @@ async def open_world(limits: Limits | None = None, **changes: Any) -> AsyncItera
                 directory=directory,
                 keys=keys,
                 limits=limits or some_limits(),
-                dummy_bundle=identity("dummy").bundle,
                 **changes,
             )
             world = World(server, directory, keys, folder)
