@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from messageapp.client.client import Client
+from messageapp.client.conversations import Conversation
 from messageapp.e2ee.ratchet import Undecryptable
 from messageapp.e2ee.session import ChatSession, Received
 from messageapp.link import Link
@@ -66,17 +67,22 @@ def calls_outlive_their_sessions(patch: Patch) -> None:
 
 
 def held_texts_vanish(patch: Patch) -> None:
-    async def give_back(self: Client, peer: str, reason: str) -> None:
-        self._held.clear()
+    async def give_back(self: Client) -> None:
+        self._left_over.clear()
 
-    patch.setattr(Client, "_give_back_held", give_back)
+    patch.setattr(Client, "_give_back", give_back)
 
 
 def held_texts_go_to_the_next_peer(patch: Patch) -> None:
-    async def give_back(self: Client, peer: str, reason: str) -> None:
-        return
+    real = Client._drop
 
-    patch.setattr(Client, "_give_back_held", give_back)
+    def drop(self: Client, conversation: Conversation, reason: str) -> bool:
+        held, self._held = self._held, []
+        dropped = real(self, conversation, reason)
+        self._held = held
+        return dropped
+
+    patch.setattr(Client, "_drop", drop)
 
 
 def the_rest_of_a_send_is_lost(patch: Patch) -> None:
