@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from messageapp.errors import UnusableSetup
 from messageapp.sim.plan import FAULTS, make_plan
 from messageapp.sim.run import Result, run_plan
+from messageapp_cli import sim as command
 from messageapp_cli.sim import sim
 
 SEEDS, CHUNK = 200, 20
@@ -123,3 +124,11 @@ def test_steps_and_faults_can_be_chosen() -> None:
     assert result.exit_code == 0, result.output
     assert not re.search(r"\[([7-9]|1\d)\]", result.output)
     assert not any(f"] {name}" in result.output for name in FAULTS if name not in ("reset", "cut"))
+
+
+def test_many_runs_say_how_far_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "_TOLD", 2)
+    result = CliRunner().invoke(sim, ["--seeds", "5", "--steps", "0", "--users", "2"], standalone_mode=False)
+    assert result.return_value == 0
+    assert result.stderr.splitlines() == [f"messageapp: {done} of 5 runs, nothing broken so far" for done in (2, 4)]
+    assert result.stdout.startswith("5 runs, nothing broken; 0 texts shown; ")

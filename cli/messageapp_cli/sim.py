@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["sim"]
 
 _FOUND: Final = 1
+_TOLD: Final = 250  # runs between two lines that say how far it is: a minute
 _MOST_USERS: Final = 8
 _MOST_STEPS: Final = 10_000
 
@@ -78,8 +79,10 @@ def sim(
     from messageapp.sim.run import run_plan
 
     digest, shown = hashlib.sha256(), 0
-    for number in range(seed, seed + seeds):
-        plan = make_plan(number, users, steps, faults)
+    for done in range(seeds):
+        if done and not done % _TOLD:
+            click.echo(f"messageapp: {done:,} of {seeds:,} runs, nothing broken so far", err=True)
+        plan = make_plan(seed + done, users, steps, faults)
         if only is not None:
             plan = plan.only(only)
         result = run_plan(plan)
@@ -90,9 +93,8 @@ def sim(
         shown += result.shown
         if history:
             click.echo("\n".join(result.lines))
-    click.echo(
-        f"{seeds} {'run' if seeds == 1 else 'runs'}, nothing broken; {shown} texts shown; digest {digest.hexdigest()}"
-    )
+    runs = "1 run" if seeds == 1 else f"{seeds} runs"
+    click.echo(f"{runs}, nothing broken; {shown} texts shown; digest {digest.hexdigest()}")
     return 0
 
 
