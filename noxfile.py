@@ -98,6 +98,8 @@ def sim(session: nox.Session) -> None:
     parser.add_argument("--seeds", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args(session.posargs)
+    if asked.seeds < 1 or asked.seed < 0:
+        session.error("--seeds is at least 1, --seed at least 0")
     _install(session)
     program = shutil.which("messageapp", path=session.bin)
     assert program is not None
@@ -107,9 +109,8 @@ def sim(session: nox.Session) -> None:
         subprocess.Popen([program, "sim", "--seed", str(first), "--seeds", str(min(share, last - first))])
         for first in range(asked.seed, last, share)
     ]
-    ended = [one.wait() for one in running]  # all of them
-    if any(ended):
-        session.error("a seed breaks an invariant; its history is above")
+    if any([one.wait() for one in running]):  # noqa: C419 - all of them
+        session.error("a seed breaks an invariant, or a run could not be made: see above")
 
 
 @nox.session
@@ -166,4 +167,5 @@ def mutation(session: nox.Session) -> None:
 def audit(session: nox.Session) -> None:
     """Known holes of the pinned dependencies; fails, too, where the advisories cannot be asked."""
     _install(session, "audit", editable=False)
+    session.log("where the network cannot be reached, it says of each package that it was not found")
     session.run("pip-audit", "--strict", "--no-deps", "--disable-pip", "-r", "constraints.txt")

@@ -33,6 +33,7 @@ from adversary.client_live import Live
 from adversary.client_rogue import Plan
 from adversary.client_world import FORGED, People, Stage, make_home
 from adversary.lines import wanted
+from adversary.listing import table, written
 from interop.base import ProtocolError
 
 STAGED: tuple[Case[Stage], ...] = (
@@ -222,3 +223,7 @@ def test_a_good_message_in_a_case_is_shown(do: Callable[[Live], Outcome], homes:
     live = Content(homes.stage("harmless", stack), chatting=True, stack=stack)
     do(live)
     assert live.stage.leaks() == [FORGED]
+
+
+def test_the_readme_lists_them() -> None:
+    assert written("client") == table("client", [*STAGED, *LIVE])

@@ -106,6 +106,8 @@ def test_a_scheduler_that_cannot_repeat_is_refused(monkeypatch: pytest.MonkeyPat
         (["--faults", "cut,rain"], "there is no fault 'rain'; the faults are split, delay, cut"),
         (["--faults", ""], "there is no fault ''"),
         (["--only", "1,x"], "numbers of steps, with commas between"),
+        (["--only", "31"], "--only has numbers from 1 to 30"),
+        (["--only", "1", "--seeds", "2"], "--only is of one seed"),
         (["--users", "1"], "1 is not in the range 2<=x<=8"),
         (["--seeds", "0"], "0 is not in the range x>=1"),
         (["--seed", "-1"], "-1 is not in the range x>=0"),

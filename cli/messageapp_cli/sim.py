@@ -71,13 +71,17 @@ def sim(
     Where an invariant breaks it ends with 1 and prints the seed, the invariant, the shortest history that it finds, and
     the command that repeats it. Else it prints the number of runs and a digest of all their histories.
 
-    With three or more users the first has two devices. Not for secrets: keys come from the seed.
+    With three or more users the first has two devices. Not for secrets: the users' keys come from the seed.
     """
     import hashlib
 
     from messageapp.sim.plan import make_plan
     from messageapp.sim.run import run_plan
 
+    if only is not None and seeds > 1:
+        raise click.UsageError("--only is of one seed: its numbers mean other steps with the next one")
+    if only and not set(only) <= set(range(1, steps + 1)):
+        raise click.UsageError(f"--only has numbers from 1 to {steps}")
     digest, shown = hashlib.sha256(), 0
     for done in range(seeds):
         if done and not done % _TOLD:

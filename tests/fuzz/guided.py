@@ -124,6 +124,12 @@ def _keep(name: str, inputs: Sequence[bytes]) -> None:
         (CORPUS / name / hashlib.sha256(data).hexdigest()[:16]).write_bytes(data)
 
 
+def _above_zero(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return int(text)
+
+
 def _say(text: str) -> None:
     print(text, flush=True)
 
@@ -132,7 +138,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="nox -s fuzz --", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--seconds", type=int, default=10, help="for each target")
+    parser.add_argument("--seconds", type=_above_zero, default=10, help="for each target")
     parser.add_argument("--only", action="append", default=[], metavar="NAME")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", action="store_true", help="put new inputs into the corpus")
@@ -151,7 +157,8 @@ def main(arguments: list[str]) -> int:
 
     unknown = [name for name in given.only if name not in TARGETS]
     if unknown:
-        _say(f"there is no target {unknown[0]}; the targets are {', '.join(TARGETS)}")
+        near = [name for name in TARGETS if unknown[0] in name]
+        _say(f"there is no target {unknown[0]}; the targets are\n" + "\n".join(f"  {name}" for name in near or TARGETS))
         return 2
     good = True
     for name in given.only or TARGETS:

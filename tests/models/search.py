@@ -126,6 +126,11 @@ def found(query: Query) -> bool:
 
 
 def main(names: list[str]) -> int:
+    """`names`: beginnings of names of queries."""
+    for name in names:
+        if not any(query.name.startswith(name) for query in QUERIES):
+            print(f"there is no query {name}; the queries are {', '.join(dict.fromkeys(one.name for one in QUERIES))}")
+            return 2
     wrong = 0
     print("| query | what | expected | found | states | s |\n|---|---|---|---|---|---|")
     for query in QUERIES:
