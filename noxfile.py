@@ -17,6 +17,7 @@ nox.options.error_on_missing_interpreters = True
 
 PINS = ("-c", "constraints.txt")
 GROUPS = nox.project.load_toml("pyproject.toml")["dependency-groups"]
+ON_ALL_CORES = ("-q", "-n", "auto", "--dist", "loadgroup")
 PATIENT = ("-o", "faulthandler_timeout=900")  # measured, a test takes three times as long
 WHOLE = "*/wire/login.py,*/wire/messages.py,*/wire/records.py,*/e2ee/ratchet.py,*/e2ee/exchange.py"
 
@@ -30,7 +31,7 @@ def _install(session: nox.Session, *groups: str, editable: bool = True) -> None:
 def tests(session: nox.Session) -> None:
     """Everything that must hold; `-- PATH` or pytest options narrow it."""
     _install(session, "test")
-    session.run("pytest", *(session.posargs or ["-q", "-n", "auto"]))
+    session.run("pytest", *(session.posargs or ON_ALL_CORES))
 
 
 @nox.session
@@ -151,7 +152,9 @@ def coverage(session: nox.Session) -> None:
     """All tests with branch coverage: 95 % in all, 100 % where strangers come first. Three times as slow."""
     _install(session, "test", "coverage")
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", "-q", "-n", "auto", *PATIENT, *session.posargs)
+    session.run(
+        "coverage", "run", "-m", "pytest", *ON_ALL_CORES, *PATIENT, *session.posargs
+    )
     session.run("coverage", "combine")
     session.run("coverage", "report", "--fail-under=95")
     session.run("coverage", "report", f"--include={WHOLE}", "--fail-under=100")

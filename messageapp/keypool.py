@@ -21,6 +21,7 @@ from messageapp_keys.kem import generate_rsa, prepare_rsa
 __all__ = ["KeySource", "RsaPool", "open_pool"]
 
 _REST_SECONDS: Final = 1.0
+_NICE: Final = 5  # with 19 a busy core gives it so little that it holds the interpreter's lock, and everybody waits
 
 
 class KeySource(Protocol):
@@ -73,7 +74,7 @@ class RsaPool:
     def fill(self, make: Callable[[], Any], deliver: Callable[[Any], None], stop: threading.Event) -> None:
         """The filler thread's loop: one key for every free place, until `stop`."""
         with contextlib.suppress(OSError, AttributeError):  # where threads cannot be lowered, the pool works as well
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         while True:
             self._free.acquire()
             if stop.is_set():

@@ -17,6 +17,7 @@ from messageapp.sim.run import Result, run_plan
 from messageapp_cli import sim as command
 from messageapp_cli.sim import sim
 
+pytestmark = pytest.mark.xdist_group("seeds")  # the runs are made once a process
 SEEDS, CHUNK = 200, 20
 USERS, STEPS = 3, 25
 

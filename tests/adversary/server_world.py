@@ -27,11 +27,11 @@ KINDS = {
     "eve": ("ed25519",),  # never online
     "onlooker": ("ed25519",),
 }
-STRICT = {"m1_seconds": 0.5, "handshake_seconds": 1, "commands_per_second": 1, "commands_burst": 40,
+STRICT = {"m1_seconds": 0.8, "handshake_seconds": 1.5, "commands_per_second": 1, "commands_burst": 40,
           "chats_per_minute": 2, "queue_frames": 4}  # fmt: skip
 LOGGED = re.compile(
     rb"messageapp: (made a .*|\S+Z #\d+ "
-    rb"(logged in \(\w+\)|no login|broke the protocol|closed|uses the classic suite: .*))\n"
+    rb"(logged in \((hybrid|swift|classic)\)|no login|broke the protocol|closed|uses the classic suite: .*))\n"
 )
 """All that a server may say of these cases: connection numbers, no names, nothing that a stranger sent."""
 

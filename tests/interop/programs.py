@@ -20,6 +20,7 @@ from interop.peer import WAIT, Authority, Login, Session, log_in
 
 ROOT = Path(__file__).parents[2]
 PASSPHRASE = "four words in a row"
+PATIENCE = 60.0  # for a program to start, or to end, on a busy machine
 PATIENT = {"connections_per_second": 1000, "connections_burst": 1000, "commands_per_second": 1000, "rsa_pool": 4,
            "commands_burst": 1000, "chats_per_minute": 1000, "handshakes_per_address": 100,
            "pool_wait_seconds": 60, "handshake_seconds": 60}  # fmt: skip
@@ -36,7 +37,9 @@ def command(*words: object) -> list[str]:
 
 def run(*words: object) -> str:
     """The standard output of a command that must succeed."""
-    done = subprocess.run(command(*words), env=environment(), capture_output=True, text=True, timeout=WAIT, check=False)
+    done = subprocess.run(
+        command(*words), env=environment(), capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -86,7 +89,7 @@ class Program:
         """The next line that contains `wanted`; fails when none comes in time."""
         while True:
             try:
-                line = self.lines.get(timeout=WAIT)
+                line = self.lines.get(timeout=PATIENCE)
             except queue.Empty:
                 line = None
             assert line is not None, f"no line with {wanted!r} after {self.seen}, {self.complaints()}"
@@ -100,7 +103,7 @@ class Program:
 
     def end(self) -> int:
         """Its exit code, after it ended by itself."""
-        code = self.child.wait(WAIT)
+        code = self.child.wait(PATIENCE)
         self.reader.join(WAIT)
         while (line := self.lines.get_nowait()) is not None:
             self.seen.append(line)
@@ -130,7 +133,11 @@ class RealServer(Program):
         self.home = home
         words = [f"--limit={name}={value}" for name, value in {**PATIENT, **limits}.items()]
         super().__init__("serve", 0, "--host", "127.0.0.1", "--home", home, *words)
-        self.port = int(self.until("listening on").rsplit(":", 1)[1])
+        try:
+            self.port = int(self.until("listening on").rsplit(":", 1)[1])
+        except BaseException:
+            self.__exit__()
+            raise
         self.ca_file = home / "ca" / "ca.pem"
         self.ca = x509.load_pem_x509_certificate(self.ca_file.read_bytes())
 
