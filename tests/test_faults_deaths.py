@@ -15,7 +15,7 @@ from faults.figures import note, percentiles, seeded, short_or_long
 from faults.persons import Person, Steps, integrity
 from messageapp.client import events as ev
 from messageapp.client.client import Client, State
-from messageapp.errors import MessageAppError
+from messageapp.errors import CannotConnect, ConnectionCut, MessageAppError, RemoteProtocolError, ServerGoodbye
 from support.processes import SECONDS, Program, Site, open_site
 
 TEXTS = 15  # in each direction
@@ -95,8 +95,8 @@ class Chat:
                     self.bob_is_there.set()
                 await self._watch(person.name, client, nursery)
                 nursery.cancel_scope.cancel()
-        except* (MessageAppError, OSError):
-            pass
+        except* (CannotConnect, ConnectionCut, ServerGoodbye):
+            pass  # that is what a dead server looks like; a broken protocol is something else
         finally:
             self.bob_is_there.set()
 
@@ -115,6 +115,8 @@ class Chat:
                     self.places[other].release()
                     if all(len(shown.seen) == TEXTS for shown in self.shown.values()):
                         await client.exit()
+                case ev.Ended(RemoteProtocolError()):
+                    raise AssertionError(event)
                 case ev.Ended() | ev.ChatOver() | ev.ChatFailed():
                     return
                 case ev.Missing() | ev.UndecryptableText() | ev.NotDelivered():

@@ -66,7 +66,7 @@ def test_half_open_connections_that_are_all_let_in(site: Site, kinds: list[str])
     site.serve(*limits(*STRICT, "handshakes=700", "handshakes_crowded=690"))
     crowd = Crowd(site, 10)
     before = crowd.at_rest()
-    with flood(site.port, crowd.m1(), kinds, count=HALF_OPEN, rate=5000, seconds=60, network=1) as stranger:
+    with flood(site.port, crowd.m1(), kinds, count=HALF_OPEN, rate=5000, seconds=60, network=1, hosts=63) as stranger:
         counted = stranger.until_open()
         assert counted["held"] > HALF_OPEN * 0.9
         eventually("all are let in", lambda: descriptors(pid_of(site)) > before + HALF_OPEN * 0.9)
@@ -75,6 +75,7 @@ def test_half_open_connections_that_are_all_let_in(site: Site, kinds: list[str])
     percentiles(f"login beside {counted['held']} half-open connections ({', '.join(kinds)})", taken)
     assert len(taken) == short_or_long(40, 500), "each within its deadline"
     eventually("no descriptor is kept", lambda: descriptors(pid_of(site)) == before)
+    others_are_let_in(crowd)
     no_errors(site)
 
 
@@ -98,7 +99,14 @@ def test_half_open_connections_under_the_usual_limits(site: Site) -> None:
     assert held <= 128
     assert counted["closed"] > HALF_OPEN / 2
     eventually("no descriptor is kept", lambda: descriptors(pid_of(site)) == before)
+    others_are_let_in(crowd)
     no_errors(site)
+
+
+def others_are_let_in(crowd: Crowd) -> None:
+    """After the flood: from an address that has no good name here yet, and from one of the flood's own."""
+    for address in ("127.8.0.1", "127.1.0.2"):
+        crowd.timed(0, address)
 
 
 # many guests ----------------------------------------------------------------------------------------------------------
@@ -151,7 +159,7 @@ def test_idle_guests_and_connects(site: Site) -> None:
         assert counted["opened"] > 100 * seconds
         assert taken
         assert full - start < 10_240 + 50 * count, "KiB: some 25 KiB a guest"
-    assert left[1] <= left[0] * 1.10, "the second time costs nothing more"
+    assert left[1] <= left[0] + max(left[0] // 10, 8192), "KiB: the second time costs nothing more"
     note("memory after the second time, by that after the first", left[1] / left[0])
     no_errors(site)
 
@@ -174,7 +182,7 @@ BIG = 60_000
 
 def test_a_peer_that_does_not_read(site: Site) -> None:
     """Its queue is bounded, its sender is told what was dropped and at last that it is gone; others notice nothing."""
-    site.serve(*limits("write_seconds=3"))
+    site.serve(*limits("write_seconds=8"))
     crowd = Crowd(site, 4)
     pid = pid_of(site)
     with crowd.chat(2, 3) as (carol, dave):
@@ -197,7 +205,7 @@ def test_a_peer_that_does_not_read(site: Site) -> None:
         assert 200 - refused < 150
         assert refused > 0
         assert grown < 20_000, "KiB"
-        assert alice.next().verb == b"exch", "after 3 s the peer is gone"
+        assert alice.next().verb == b"exch", "after 8 s the peer is gone"
         assert_prefix(bob, 200)
         talk(carol, dave, 200, taken)
         alice.close()

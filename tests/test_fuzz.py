@@ -25,7 +25,7 @@ from fuzz.registry import TARGETS
 from fuzz.target import Harness, Target, same_after_refusal
 from messageapp_keys.authority import load_private_key_pem
 from messageapp_keys.certificate import CertificateRefused
-from messageapp_keys.codec import Malformed, Reader, reading_untrusted, tlvs, vec8
+from messageapp_keys.codec import Malformed, Reader, reading_untrusted, tlvs, vec8, vec16
 from messageapp_keys.identity import PrivateIdentity
 from messageapp_keys.kem import CLASSIC
 from messageapp_keys.pem import PemRefused, import_private_pem
@@ -138,17 +138,21 @@ def planted(attack: Callable[[bytes], object], *seeds: bytes, sealed: bool = Fal
     return Target("planted", lambda: Harness(attack, seeds), (Malformed,), sealed)
 
 
-def test_a_crash_at_a_rare_tlv_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("size", [0, 4, 16, 60])
+def test_a_crash_at_a_rare_tlv_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """One of exactly three bytes, where that of the seed has another size; its list is a field within a field."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
     def parse(data: bytes) -> None:
         with reading_untrusted(data) as reader:
-            name, found = reader.vec8(), Reader(reader.vec16()).tlvs()
-        if name and 7 in found and len(found[7]) == 3:
+            name, inner = reader.vec8(), Reader(reader.vec16())
+            found, signature = Reader(inner.vec16()).tlvs(), inner.vec16()
+            inner.end()
+        if name and len(signature) == 64 and 7 in found and len(found[7]) == 3:
             raise KeyError(7)
 
-    extra = tlvs({1: b"abcd", 7: b"four", 300: b""})
-    target = planted(parse, vec8(b"alice") + len(extra).to_bytes(2, "big") + extra)
+    inner = vec16(tlvs({1: b"abcd", 7: bytes(range(size)), 300: b""})) + vec16(bytes(range(64)))
+    target = planted(parse, vec8(b"alice") + vec16(inner))
     number, _, finding = attack(target, 100_000)
     assert finding is not None
     assert number < 100_000
@@ -269,7 +273,7 @@ def test_a_target_that_is_not_there_is_told(
 ) -> None:
     monkeypatch.setattr(importlib, "import_module", lambda name: None)
     assert guided.main(["--only", "m9"]) == 2
-    assert "there is no target m9; the targets are m1-form" in capsys.readouterr().out
+    assert "there is no target m9; the targets are\n  m1-form\n" in capsys.readouterr().out
 
 
 # Found ------------------------------------------------------------------------------------------------------------

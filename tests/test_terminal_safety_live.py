@@ -13,6 +13,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 
 import pexpect
@@ -115,6 +116,14 @@ _OURS = (
 )
 
 
+_OF_A_TEXT = ("<bob> ", "error: ")
+
+
+def marker(number: int) -> str:
+    """Said behind each hostile text; so what is before it is of that one."""
+    return f"behind text {number}."
+
+
 def check_lines(lines: list[str]) -> None:
     for line in lines:
         assert raw_in(line) == invisible_in(line) == [], line[:200]
@@ -147,14 +156,17 @@ def test_a_script_sees_one_line_of_text_behind_its_sender(
         refuse(desk, "refu", 10, text)
     client.say("chat bob")
     ratchet = desk.called_by_client()
-    for text in TEXTS.values():
+    for number, text in enumerate(TEXTS.values()):
         send_text(desk, ratchet, text)
-    send_text(desk, ratchet, END.encode())
-    client.until(END)
+        send_text(desk, ratchet, marker(number).encode())
+    client.until("CHAT IS SECURE! with bob")
+    errors = [line for line in client.seen if line.startswith("error: ")]
+    assert len(errors) >= len(ERRORS) + len(LOOK_ALIKES)
+    for number, name in enumerate(TEXTS):
+        before = len(client.seen)
+        assert client.until(marker(number)) == f"<bob> {marker(number)}"
+        assert any(line.startswith(_OF_A_TEXT) for line in client.seen[before:-1]), f"nothing is shown of {name}"
     check_lines(client.seen)
-    refused = [line for line in client.seen if line.startswith("error: ")]
-    assert len(refused) >= len(ERRORS) + len(LOOK_ALIKES)
-    assert len([line for line in client.seen if line.startswith("<bob> ")]) >= len(TEXTS) - len(refused) + len(ERRORS)
     prompts = client.complaints()
     assert raw_in(prompts) == []
     assert re.fullmatch(r"(\[SERVER-COMMAND\]-> |\[CHAT\]-> )+", prompts)
@@ -185,8 +197,10 @@ def test_a_terminal_gets_no_sequence_of_a_stranger(tmp_path: Path, home: Home, b
         send_text(desk, ratchet, text)
     child.expect_exact("harmless")
     before = stream.getvalue()
-    for text in [*texts, END.encode()]:
+    for number, text in enumerate(texts):
         send_text(desk, ratchet, text)
+        send_text(desk, ratchet, marker(number).encode())
+    send_text(desk, ratchet, END.encode())
     child.expect_exact(END)
     child.send("/exit\r")
     desk.left()
@@ -206,8 +220,10 @@ def test_a_terminal_gets_no_sequence_of_a_stranger(tmp_path: Path, home: Home, b
     assert (screen.title, screen.icon_name) == ("", "")
     shown = ["".join(row[column].data for column in range(120)) for row in screen.history.top]
     shown += screen.display
-    said = [line for line in shown if re.match(r"\d\d:\d\d <bob> ", line)]
-    assert len(said) >= 2 * len(texts)  # nothing was wiped, and each line of a text has its sender
+    said = [line.rstrip() for line in shown if re.match(r"\d\d:\d\d <bob> |error: ", line)]
+    bobs = [line[len("00:00 ") :] for line in said]
+    places = [bobs.index(f"<bob> {text}") for text in ("harmless", *map(marker, range(len(texts))))]
+    assert min(later - earlier for earlier, later in pairwise(places)) > 1, "nothing was wiped; of each text is a line"
     assert sum(line.startswith("CHAT IS SECURE! with bob") for line in shown) == 1
 
 

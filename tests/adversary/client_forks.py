@@ -23,6 +23,9 @@ __all__ = ["ForkedClient", "Forks"]
 _LOADED = ("main", "connect", "hardening", "loading", "plain", "render", "repl")
 
 
+_PATIENCE = 20.0  # seconds
+
+
 class Child:
     """What `Program` needs of a child process."""
 
@@ -69,8 +72,14 @@ class Forks:
         return Child(pid, to_child, from_child, status)
 
     def close(self) -> None:
+        """It ends when it hears no more of us and its clients have ended; what takes too long is killed."""
         self.ours.close()
-        self.process.wait()
+        try:
+            self.process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
 
 
 class ForkedClient(RealClient):

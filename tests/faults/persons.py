@@ -10,7 +10,7 @@ from typing import Any
 import trio
 
 from messageapp.client.client import Client, open_client
-from messageapp.client.login import Account
+from messageapp.client.login import Account, dial
 from messageapp.client.trust import Trust
 from messageapp.store.database import open_database
 from messageapp.store.users import add_user
@@ -80,7 +80,7 @@ class Person:
 
     @asynccontextmanager
     async def online(self, steps: Steps | None = None) -> AsyncIterator[Client]:
-        """Logged in. `MessageAppError` or `OSError` where that fails."""
+        """Logged in. `MessageAppError` where that fails."""
         site = self._site
         with closing(open_database(site.home.trust(self.name), "account")) as database:
             account = Account(
@@ -93,7 +93,7 @@ class Person:
                 suites=[SWIFT],
                 accept_chat=[SWIFT],
             )
-            stream: trio.abc.Stream = await trio.open_tcp_stream("127.0.0.1", site.port)
+            stream: trio.abc.Stream = await dial("127.0.0.1", site.port)
             if steps is not None:
                 stream = CountingStream(stream, steps)
             async with open_client(stream, account, _NoKeys()) as client:
