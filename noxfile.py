@@ -152,9 +152,7 @@ def coverage(session: nox.Session) -> None:
     """All tests with branch coverage: 95 % in all, 100 % where strangers come first. Three times as slow."""
     _install(session, "test", "coverage")
     session.run("coverage", "erase")
-    session.run(
-        "coverage", "run", "-m", "pytest", *ON_ALL_CORES, *PATIENT, *session.posargs
-    )
+    session.run("coverage", "run", "-m", "pytest", *ON_ALL_CORES, *PATIENT, *session.posargs)
     session.run("coverage", "combine")
     session.run("coverage", "report", "--fail-under=95")
     session.run("coverage", "report", f"--include={WHOLE}", "--fail-under=100")

@@ -17,9 +17,12 @@ from messageapp.e2ee.session import ChatSession, Received
 from messageapp.link import Link
 from messageapp.server.outbox import Outbox
 from messageapp.server.presence import Presence
-from messageapp.sim.plan import Plan, make_plan
+from messageapp.server.router import Router
+from messageapp.server.session import Session
+from messageapp.sim.plan import FAULTS, Plan, make_plan
 from messageapp.sim.run import Result, run_plan
 from messageapp.sim.shrink import shrink
+from messageapp.wire.commands import ByeReason
 from messageapp_cli.sim import sim
 
 MOST_SEEDS = 200
@@ -100,6 +103,29 @@ def gaps_are_not_told(patch: Patch) -> None:
     patch.setattr(ChatSession, "open_untrusted", opened)
 
 
+def two_records_change_places(patch: Patch) -> None:
+    """Those that came in a row: of each row the first two."""
+    real = Outbox.relay
+
+    def relay(self: Outbox, records: Sequence[Any]) -> int:
+        return real(self, [*records[1::-1], *records[2:]])
+
+    patch.setattr(Outbox, "relay", relay)
+
+
+def who_loses_his_peer_is_too_old(patch: Patch) -> None:
+    """The session of whoever talked with one that is cut ends too, for its age."""
+    real = Router.leave
+
+    def leave(self: Router, session: Session) -> None:
+        peer = self._presence.chat_peer(session) if session.ended is None else None
+        real(self, session)
+        if peer is not None:
+            peer.end(ByeReason.AGE)
+
+    patch.setattr(Router, "leave", leave)
+
+
 Plant = Callable[[Patch], None]
 PLANTED: list[tuple[Plant, tuple[str, ...], str, int]] = [
     (replays_are_taken, ("relay",), "no text twice", 4),
@@ -108,8 +134,12 @@ PLANTED: list[tuple[Plant, tuple[str, ...], str, int]] = [
     (calls_outlive_their_sessions, ("cut", "reset"), "both ends agree", 4),
     (held_texts_vanish, ("relay", "reset"), "none lost without a line", 5),
     (held_texts_go_to_the_next_peer, ("relay", "reset"), "texts reach whom|none lost|both ends|a story", 6),
-    (the_rest_of_a_send_is_lost, ("split",), "nobody breaks the protocol|nobody is kept out|both ends agree", 4),
+    (the_rest_of_a_send_is_lost, ("split",), "nobody breaks|nobody is kept out|both ends agree|no session ends", 4),
     (gaps_are_not_told, ("relay",), "missing texts are counted", 5),
+    (two_records_change_places, ("slow",), "texts come in order", 4),
+    (two_records_change_places, tuple(FAULTS), "texts come in order", 4),
+    (who_loses_his_peer_is_too_old, ("cut", "reset"), "no session ends without a reason", 4),
+    (who_loses_his_peer_is_too_old, tuple(FAULTS), "no session ends without a reason", 4),
 ]
 """(the bug, the faults to try, what it breaks, steps that are enough to show it)"""
 

@@ -49,7 +49,8 @@ def _set_clock(world: World, user: str, offset_ms: int) -> None:
 
 def apply_to(world: World, wire: Wire, step: Step) -> None:
     """A fault of a connection."""
-    wire.touched = True
+    wire.faults.add(step.verb)
+    world.ledger.faulted.add(wire.name)
     pipes = wire.pipes if step.args.get("way", "both") == "both" else (getattr(wire, step.args["way"]),)
     _APPLY[step.verb](world, wire, pipes, step)
     for pipe in wire.pipes:

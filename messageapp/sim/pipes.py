@@ -34,6 +34,7 @@ class Pipe:
         self.broken = False
         self.reader_closed = False
         self.cut_after: int | None = None  # bytes
+        self.was_cut = False
         self.flip_after: int | None = None  # bits
         self.sent = self.given = 0  # bytes
         self.flipped_at: int | None = None
@@ -79,6 +80,7 @@ class Pipe:
         if cut is not None and cut <= len(part):
             self._put(part[:cut])
             self.end()
+            self.was_cut = True
             self._history.note("network", f"{self.name} is cut at byte {start + cut}")
             return
         self._put(part)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
@@ -16,13 +17,14 @@ from messageapp.server.pump import Pump
 from messageapp.server.router import Router
 from messageapp.server.serve import Server
 from messageapp.server.session import Session
+from messageapp.wire.commands import ErrorCode
 from messageapp.wire.records import Packed, Record
 
 from .history import History, seeded
 from .ledger import Ledger
 from .streams import DirectStream, SimStream, Waiting, Wire
 
-__all__ = ["Listener", "LogWatch", "SimServer", "Tricks"]
+__all__ = ["Listener", "LogWatch", "SimServer", "Tricks", "reading_log"]
 
 _LATER: Final = 3  # messages after which one is sent again
 
@@ -47,13 +49,13 @@ class Tricks:
     def idle(self, user: str) -> bool:
         return not (self.waiting.get(user) or self.held.get(user))
 
-    def play(self, user: str, record: Record) -> tuple[list[Record], list[Record]]:
-        """What is sent on in the place of this one; and of those before, what is due now."""
+    def play(self, user: str, record: Record, invite: bytes) -> tuple[list[Record], list[Record]]:
+        """What is sent on in the place of this one; and of those before, what is due now. `invite` names the chat."""
         step, how = self.waiting[user].popleft() if self.waiting.get(user) else (0, "")
         passed = [record]
         if how:
             self.history.note("relay", f"{how} a message of {user}")
-            self.ledger.tamper(user, record.argument)
+            self.ledger.tamper(user, record.argument, invite)
         match how:
             case "flip":
                 place, bit = divmod(seeded("flip", self.seed, step, user).randrange(8 * len(record.argument)), 8)
@@ -68,7 +70,7 @@ class Tricks:
         due = [message for left, message in held if left <= 1]
         self.held[user] = [(left - 1, message) for left, message in held if left > 1]
         for message in due:
-            self.ledger.tamper(user, message.argument)
+            self.ledger.tamper(user, message.argument, invite)
         if how == "swap":
             passed = []
             self.held[user].append((1, record))
@@ -81,18 +83,38 @@ class Relay(Router):
     def __init__(self, directory: Directory, limits: Limits, tricks: Tricks) -> None:
         super().__init__(directory, limits)
         self._tricks = tricks
+        self._passing: list[Packed] = []
 
     def _forward(self, session: Session, records: list[Packed]) -> None:
         if self._tricks.idle(session.user):
-            super()._forward(session, records)
+            self._pass(session, records)
             return
+        invite = self._invite(session)
         for packed in records:
-            passed, late = self._tricks.play(session.user, Record.unpack(packed))
+            passed, late = self._tricks.play(session.user, Record.unpack(packed), invite)
             for record in passed:
-                super()._forward(session, [record.pack()])
+                self._pass(session, [record.pack()])
             peer = self._presence.chat_peer(session)
             if peer is not None:  # unasked for: nobody is told what becomes of these, whose ids may be others' by now
                 peer.outbox.relay([record.pack() for record in late])
+
+    def _pass(self, session: Session, records: list[Packed]) -> None:
+        self._passing = records
+        super()._forward(session, records)
+        self._passing = []
+
+    def _refuse(self, session: Session, identifier: int, code: ErrorCode, text: str) -> None:
+        for record in map(Record.unpack, self._passing):
+            if record.id == identifier:  # what was taken has no id any more
+                self._tricks.ledger.turn_down(session.user, record.argument, self._invite(session))
+        super()._refuse(session, identifier, code, text)
+
+    def _invite(self, session: Session) -> bytes:
+        """Of the chat that this session is in."""
+        entry = self._presence.find(session.user)
+        if entry is None or entry.bond is None or self._presence.chat_peer(session) is None:
+            return b""
+        return entry.bond.invite
 
 
 class SimServer(Server):
@@ -160,3 +182,18 @@ class LogWatch(logging.Handler):
             wire = self._wire(int(text[1 : text.index(" ")]))
             if wire.up.flipped_at is None:
                 self._history.breaks("nobody breaks the protocol", f"{wire.name}: {text}")
+
+
+@contextmanager
+def reading_log(watch: LogWatch) -> Iterator[None]:
+    logger = logging.getLogger("messageapp.server")
+    level, propagate = logger.level, logger.propagate
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.addHandler(watch)
+    try:
+        yield
+    finally:
+        logger.removeHandler(watch)
+        logger.setLevel(level)
+        logger.propagate = propagate

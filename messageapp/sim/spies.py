@@ -1,7 +1,7 @@
 """Eyes on what the product does inside, while a simulation runs; the product knows nothing of them.
 
 - records: what opens is, in order and byte for byte, what was sealed in the same direction under the same secret
-- the server's queues: never more than their bounds
+- the server's queues: never more than their bounds, and only who has a full one is told that he is too slow
 - conversations: which texts are sealed for whom, in which chat
 """
 
@@ -17,7 +17,9 @@ from messageapp.client.conversations import Conversation
 from messageapp.e2ee.exchange import Parties
 from messageapp.limits import Limits
 from messageapp.server.outbox import Outbox
+from messageapp.server.session import Session
 from messageapp.wire import records
+from messageapp.wire.commands import ByeReason
 from messageapp.wire.records import Packed, RecordOpener, RecordSealer
 from messageapp_keys.primitives import Buffer
 from messageapp_keys.types import TrafficSecret
@@ -38,6 +40,7 @@ def spying(history: History, ledger: Ledger, limits: Limits) -> Iterator[None]:
         for target, name, replacement in (
             *_records(history),
             (Outbox, "_queue", _watched_queue(history, limits)),
+            (Session, "end", _watched_end(history, limits)),
             (client_module, "Conversation", _watched_conversation(ledger)),
         ):
             stack.enter_context(patch.object(target, name, replacement))
@@ -87,6 +90,19 @@ def _watched_queue(history: History, limits: Limits) -> Any:
         waiting = self._send.statistics().current_buffer_used
         if waiting > most or self._queued_bytes > most_bytes:
             history.breaks("queues are bounded", f"{waiting} records, {self._queued_bytes} bytes wait for one peer")
+
+    return spied
+
+
+def _watched_end(history: History, limits: Limits) -> Any:
+    end = Session.end
+
+    def spied(self: Session, reason: ByeReason, reply_to: int | None = None) -> None:
+        queue = self.outbox
+        full = queue._queued_count >= limits.queue_frames or queue._queued_bytes >= limits.queue_bytes
+        if reason is ByeReason.SLOW and self.ended is None and not full:
+            history.breaks("no session ends without a reason", f"{self.user} is too slow, and his queue is not full")
+        end(self, reason, reply_to)
 
     return spied
 

@@ -13,11 +13,10 @@ __all__ = ["Story", "brief"]
 class Story:
     """`owner` is the session. `tell` gets its events as they are shown; `close` comes when nobody looks on any more."""
 
-    def __init__(self, owner: str, history: History, ledger: Ledger, *, calm: bool) -> None:
+    def __init__(self, owner: str, history: History, ledger: Ledger) -> None:
         self.owner = owner
         self._user = owner.partition("/")[0]
         self._history, self._ledger = history, ledger
-        self._calm = calm  # no fault in the whole run
         self._begun = 0
         self._end: End | None = None
         self._ended = False
@@ -95,12 +94,15 @@ class Story:
         elif end is not None:
             text.shown = True
             end.shown.append(event.text)
-            end.late += event.late
+            if event.late:
+                end.late.append(event.text)
 
     def _undecryptable(self, event: ev.UndecryptableText) -> None:
-        self._in_chat(event)
-        self._ledger.undecryptable[event.peer] += 1
-        if self._ledger.undecryptable[event.peer] > self._ledger.tampered[event.peer]:
+        if (end := self._in_chat(event)) is None:
+            return
+        stream = end.invite, event.peer
+        self._ledger.undecryptable[stream] += 1
+        if self._ledger.undecryptable[stream] > self._ledger.tampered[stream]:
             self._wrong(f"a text of {event.peer} that does not open, and nobody touched it")
 
     def _give_back(self, event: ev.NotDelivered) -> None:
@@ -119,10 +121,19 @@ class Story:
             return
         end.over, self._end = event, None
         if isinstance(event, ev.ChatFailed):
-            touched = {end.user, end.peer} & self._ledger.touched
-            slow = "did not finish" in event.reason and not self._calm
+            streams = {(end.invite, end.user), (end.invite, end.peer)}
+            touched = any(stream in self._ledger.tampered for stream in streams)
+            slow = "did not finish" in event.reason and (streams & self._ledger.turned_down or self._disturbed(end))
             if not (touched or slow):
                 self._wrong(f"the key exchange with {event.peer} failed, and nobody touched it: {event.reason}")
+
+    def _disturbed(self, end: End) -> bool:
+        """Was there a fault on the connection of either side? Where the other side never began, of any of that user."""
+        other = self._ledger.other(end)
+        owners = self._ledger.faulted
+        return end.owner in owners or (
+            any(owner.startswith(f"{end.peer}/") for owner in owners) if other is None else other.owner in owners
+        )
 
     def _wrong(self, what: str) -> None:
         self._history.breaks("events tell a story", f"{self.owner}: {what}")

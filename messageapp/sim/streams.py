@@ -22,14 +22,28 @@ class Wire:
 
     def __init__(self, history: History, name: str, number: int, *, direct: bool) -> None:
         self.name, self.direct = name, direct
-        self.touched = False  # by any fault
+        self.faults: set[str] = set()  # their verbs
+        self.rival = False  # an older connection of the same device was still there
         self.up, self.down = Pipe(history, f"{name} up"), Pipe(history, f"{name} down")
         self.near = SimStream(self.down, self.up)
         self.far = DirectStream(self.up, self.down, number) if direct else SimStream(self.up, self.down)
 
     @property
+    def seat(self) -> str:
+        return self.name.partition("#")[0]
+
+    @property
     def pipes(self) -> tuple[Pipe, Pipe]:
         return self.up, self.down
+
+    @property
+    def effects(self) -> set[str]:
+        """The faults that did something: a cut or a flip may still wait for its byte."""
+        done = {
+            "cut": any(pipe.was_cut for pipe in self.pipes),
+            "flip": any(pipe.flipped_at is not None for pipe in self.pipes),
+        }
+        return {verb for verb in self.faults if done.get(verb, True)}
 
     @property
     def closed(self) -> bool:

@@ -11,17 +11,10 @@ from messageapp.client import events as ev
 from messageapp.client.client import Client, State, open_client
 from messageapp.client.login import Account
 from messageapp.client.trust import Trust
-from messageapp.errors import (
-    CannotConnect,
-    LoginRefused,
-    MessageAppError,
-    RemoteProtocolError,
-    ServerGoodbye,
-    ServerNotAuthenticated,
-)
-from messageapp.wire.commands import ByeReason
+from messageapp.errors import MessageAppError, RemoteProtocolError
 from messageapp_keys.kem import DEFAULT_SUITES, SWIFT
 
+from .excuses import ends_session, fails_login
 from .history import seeded
 from .materials import SERVER_NAME, Keys, Seeded, identity, memory_database, server_keys
 from .plan import Step
@@ -88,18 +81,20 @@ class Seat:
         """Until `closing`."""
         while not self.closing:
             self.sessions += 1
-            story = Story(self.owner, self.world.history, self.world.ledger, calm=self.world.calm)
+            story = Story(self.owner, self.world.history, self.world.ledger)
+            wire = None
             try:
-                await self._session(story)
+                wire = self.world.connect(self)
+                await self._session(wire, story)
             except MessageAppError as error:
-                self._check_login(error)
+                self._check_login(wire, error)
             finally:
                 story.close()
             await trio.sleep(self._rng.choice((0.2, 1.0, 3.0)))
 
-    async def _session(self, story: Story) -> None:
+    async def _session(self, wire: Wire, story: Story) -> None:
         self._clock_was_wrong = self.clock_ms != 0
-        self.wire = wire = self.world.connect(self)
+        self.wire = wire
         random = Seeded(self.world.plan.seed, self.owner, 0)
         async with (
             open_client(wire.near, self._account, Keys(), random=random, wall_ms=self.wall_ms) as client,
@@ -112,12 +107,12 @@ class Seat:
                 async for event in client.events:
                     if self._paused_until > trio.current_time():
                         await trio.sleep_until(self._paused_until)
-                    self._hear(client, story, event)
+                    self._hear(client, wire, story, event)
             finally:
                 self.client = self._actions = None
             actions.cancel_scope.cancel()
 
-    def _hear(self, client: Client, story: Story, event: ev.Event) -> None:
+    def _hear(self, client: Client, wire: Wire, story: Story, event: ev.Event) -> None:
         self.note(brief(event))
         story.tell(event)
         match event:
@@ -127,7 +122,7 @@ class Seat:
                     self._actions.start_soon(self._answer, client, peer, how, after)
             case ev.Ended(error=error):
                 self.last = error
-                self._check_end(error)
+                self._check_end(client, wire, error)
 
     async def _answer(self, client: Client, peer: str, how: str, after: float) -> None:
         await trio.sleep(after)
@@ -136,33 +131,23 @@ class Seat:
 
     # what may go wrong ------------------------------------------------------------------------------------------------
 
-    def _check_login(self, error: MessageAppError) -> None:
+    def _check_login(self, wire: Wire | None, error: MessageAppError) -> None:
         text = f"cannot log in: {type(error).__name__}: {error}"
         if text == self._failed:
             self.world.history.trace(self.name, text)
         else:
             self.note(text)
         self._failed = text
-        wire = self.wire
-        flipped = wire is not None and any(pipe.flipped_at is not None for pipe in wire.pipes)
-        allowed = (
-            (isinstance(error, CannotConnect) and not self.world.calm)
-            or (isinstance(error, ServerNotAuthenticated) and (flipped or self._clock_was_wrong))
-            or (isinstance(error, LoginRefused) and flipped)
-        )
-        if not allowed:
+        # Where there was nobody to connect to, the world has looked whether that may be.
+        if wire is not None and not fails_login(wire, error, clock_was_wrong=self._clock_was_wrong):
             self.world.history.breaks("nobody is kept out", f"{self.owner}: {type(error).__name__}: {error}")
 
-    def _check_end(self, error: MessageAppError | None) -> None:
-        world, wire = self.world, self.wire
-        assert wire is not None  # noqa: S101 - there is a session
-        slow = isinstance(error, ServerGoodbye) and error.reason == ByeReason.SLOW
-        if isinstance(error, RemoteProtocolError) and wire.down.flipped_at is None:
-            world.history.breaks("nobody breaks the protocol", f"{self.owner}: {error}")
-        elif slow and not wire.touched and wire.direct:
-            world.history.breaks("no session ends without a reason", f"{self.owner} reads, and was too slow")
-        elif error is not None and world.calm and not slow:
-            world.history.breaks("no session ends without a reason", f"{self.owner}: {error}")
+    def _check_end(self, client: Client, wire: Wire, error: MessageAppError | None) -> None:
+        if error is None or ends_session(wire, error, exiting=client._exiting):
+            return
+        broke = isinstance(error, RemoteProtocolError)
+        invariant = "nobody breaks the protocol" if broke else "no session ends without a reason"
+        self.world.history.breaks(invariant, f"{self.owner}: {error}")
 
     # steps ------------------------------------------------------------------------------------------------------------
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -20,7 +18,8 @@ from .history import History, seeded
 from .ledger import Ledger
 from .materials import BEGIN, Keys, Seeded, identity, memory_database, server_keys
 from .plan import FAULTS, Plan, Step, seats_of
-from .server import Listener, LogWatch, SimServer, Tricks
+from .reckoning import check_texts
+from .server import Listener, LogWatch, SimServer, Tricks, reading_log
 from .streams import SimStream, Wire
 from .users import Seat
 
@@ -47,7 +46,6 @@ class World:
 
     def __init__(self, plan: Plan, history: History) -> None:
         self.plan, self.history = plan, history
-        self.calm = not any(step.verb in FAULTS for step in plan.steps)
         self.ledger = Ledger(history)
         self.tricks = Tricks(plan.seed, history, self.ledger)
         self.server_clock_ms = 0
@@ -83,9 +81,17 @@ class World:
     def connect(self, seat: Seat) -> Wire:
         """A connection to the server, with the faults that were waiting for one. `CannotConnect`."""
         if self._listener is None or self._listener.closed:
+            if self._again is None:
+                self.history.breaks(
+                    "nobody is kept out", f"nobody listens to {seat.owner}, and nobody stopped the server"
+                )
             raise CannotConnect("nobody listens")
+        rival = any(other.seat == seat.name and not other.far.closed for other in self.wires.values())
         wire = Wire(self.history, seat.owner, len(self.wires), direct=self._rng.random() < 0.75)
+        wire.rival = rival
         self.wires[wire.far] = wire
+        if self._again is not None:
+            self._mark_restart(wire)
         armed, seat.armed = seat.armed, []
         for step in armed:
             faults.apply_to(self, wire, step)
@@ -99,10 +105,17 @@ class World:
         if self._listener is None or self._again is not None or self.server is None:
             return
         self._again = down
+        for wire in self.wires.values():
+            if not wire.closed:
+                self._mark_restart(wire)
         if kind == "kill":
             self._kill.cancel()
         else:
             self.server.shutdown()
+
+    def _mark_restart(self, wire: Wire) -> None:
+        wire.faults.add("restart")
+        self.ledger.faulted.add(wire.name)
 
     async def _serve(self) -> None:
         while True:
@@ -119,7 +132,7 @@ class World:
                 random=Seeded(self.plan.seed, "server", self._restarts),
                 wall_ms=lambda: self.wall_ms() + self.server_clock_ms,
             )
-            with self._kill, _reading_log(LogWatch(self.history, self.server.served.__getitem__)):
+            with self._kill, reading_log(LogWatch(self.history, self.server.served.__getitem__)):
                 await self.server.serve([self._listener])
             self._listener = None
             invariants.server_is_empty(self)
@@ -167,7 +180,7 @@ class World:
             if seat.client is not None and seat.client.peer is not None:
                 await seat.say(seat.client, seat.client.peer)
         await trio.sleep(_LAST_SECONDS)
-        self.ledger.check()
+        check_texts(self.ledger, self.history)
         for seat in self.seats.values():
             seat.leave()
         await trio.sleep(_LAST_SECONDS)
@@ -181,18 +194,3 @@ class World:
         await trio.sleep(LIMITS.drain_seconds + 1)
         if self._listener is not None:
             self.history.breaks("the server ends", "it did not return after its drain time")
-
-
-@contextmanager
-def _reading_log(watch: LogWatch) -> Iterator[None]:
-    logger = logging.getLogger("messageapp.server")
-    level, propagate = logger.level, logger.propagate
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    logger.addHandler(watch)
-    try:
-        yield
-    finally:
-        logger.removeHandler(watch)
-        logger.setLevel(level)
-        logger.propagate = propagate
