@@ -120,7 +120,7 @@ class Lives:
         live = self.living.get(group)
         if live is None or not live.fresh:
             stack = self.stack.enter_context(ExitStack())
-            live = Live(self.homes.stage(group, stack), chatting=group == "ratchet", stack=stack)
+            live = Live(self.homes.stage(group, stack), chatting=group in ("ratchet", "skipped"), stack=stack)
             self.living[group] = live
         return live
 

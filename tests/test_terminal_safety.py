@@ -161,13 +161,20 @@ def sequences(stream: str) -> set[str]:
     return {re.sub("[0-9]+", "N", found) for found in _SEQUENCE.findall(stream)}
 
 
+async def _prompts(screen: io.StringIO, count: int) -> None:
+    while screen.getvalue().count("CHAT") < count:  # noqa: ASYNC110 - a thread draws it
+        await trio.sleep(0.01)
+
+
 async def _drawn(lines: list[str]) -> str:
     screen = io.StringIO(newline="")
     output = Vt100_Output(screen, lambda: Size(rows=24, columns=80), term="xterm", enable_cpr=False)
     with trio.fail_after(60), create_pipe_input() as keys:
         async with open_terminal(_View(), keyboard=keys, screen=output) as console:
+            await _prompts(screen, 1)  # its own sequences belong to every stream
             for line in lines:
                 console.write(line)
+            await _prompts(screen, 2)
         await trio.testing.wait_all_tasks_blocked()
     return screen.getvalue()
 
