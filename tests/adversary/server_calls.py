@@ -39,38 +39,46 @@ def untouched(world: World, sessions: tuple[Session, ...], before: dict[str, int
         need(not session.events, f"{session.user.decode()} was told {session.events}")
 
 
-def calling(verb: str, argument: Callable[[Three], bytes], who: str = "cid") -> Do:
-    """While ann's call rings at dan, `who` asks; the call rings on, and dan can still take it."""
+def _meanwhile(
+    begin: Callable[[Session, Session], bytes],
+    goes_on: Callable[[Three], None],
+    verb: str,
+    argument: Callable[[Three], bytes],
+    who: str,
+) -> Do:
+    """Between ann and dan something has begun, `who` asks, and it goes on."""
 
     def do(world: World) -> Outcome:
         ann, dan, cid = (world.log_in(name) for name in ("ann", "dan", "cid"))
-        three = Three(ann, dan, cid, ring(ann, dan))
+        three = Three(ann, dan, cid, begin(ann, dan))
         before = states(world.onlooker)
         asker: Session = getattr(three, who)
         seen = after_request(world, asker, verb, argument(three))
         untouched(world, (ann, dan, cid), before)
-        need(dan.ask("acpt", to("ann", three.invite))[0] == "pubk", "dan takes the call")
-        ann.event("pubk")
+        goes_on(three)
         return seen
 
     return do
+
+
+def _can_be_taken(three: Three) -> None:
+    need(three.dan.ask("acpt", to("ann", three.invite))[0] == "pubk", "dan takes the call")
+    three.ann.event("pubk")
+
+
+def _can_be_talked_in(three: Three) -> None:
+    three.ann.relay(5, b"go on")
+    need(three.dan.event("frwd") == b"\5go on", "the chat goes on")
+
+
+def calling(verb: str, argument: Callable[[Three], bytes], who: str = "cid") -> Do:
+    """While ann's call rings at dan, `who` asks; the call rings on, and dan can still take it."""
+    return _meanwhile(ring, _can_be_taken, verb, argument, who)
 
 
 def talking(verb: str, argument: Callable[[Three], bytes], who: str = "cid") -> Do:
     """While ann and dan talk, `who` asks; the chat goes on."""
-
-    def do(world: World) -> Outcome:
-        ann, dan, cid = (world.log_in(name) for name in ("ann", "dan", "cid"))
-        three = Three(ann, dan, cid, bind(ann, dan))
-        before = states(world.onlooker)
-        asker: Session = getattr(three, who)
-        seen = after_request(world, asker, verb, argument(three))
-        untouched(world, (ann, dan, cid), before)
-        ann.relay(5, b"go on")
-        need(dan.event("frwd") == b"\5go on", "the chat goes on")
-        return seen
-
-    return do
+    return _meanwhile(bind, _can_be_talked_in, verb, argument, who)
 
 
 def from_another_session(verb: str, argument: bytes = b"x") -> Do:

@@ -21,14 +21,14 @@ from .proc import cpu_of
 from .rows import Rows
 from .world import Identities, authority
 
-__all__ = ["clients"]
+__all__ = ["OneKey", "clients"]
 
 _IN_FLIGHT = 64
 _PATIENCE = 60.0
 _TEXT = "x" * 100
 
 
-class _OneKey:
+class OneKey:
     """Temporary RSA keys made ahead; here one again and again, as making it is a row of its own."""
 
     def __init__(self) -> None:
@@ -47,13 +47,13 @@ def clients(job: dict[str, Any], rows: Rows) -> None:
 
 
 async def _clients(job: dict[str, Any], rows: Rows) -> None:
-    keys = _OneKey()
+    keys = OneKey()
     for suite in (HYBRID, SWIFT):
         with rows.part(f"chat of two clients ({suite.name})"), trio.fail_after(_PATIENCE):
             await _chats(job, suite, keys, rows)
 
 
-async def _chats(job: dict[str, Any], suite: Suite, keys: _OneKey, rows: Rows) -> None:
+async def _chats(job: dict[str, Any], suite: Suite, keys: OneKey, rows: Rows) -> None:
     with tempfile.TemporaryDirectory(prefix="messageapp-bench-") as folder:
         async with AsyncExitStack() as stack:
             a, b = [await _log_in(stack, job, Path(folder), name, suite, keys) for name in ("user0", "user1")]
@@ -71,7 +71,7 @@ async def _chats(job: dict[str, Any], suite: Suite, keys: _OneKey, rows: Rows) -
 
 
 async def _log_in(
-    stack: AsyncExitStack, job: dict[str, Any], folder: Path, name: str, suite: Suite, keys: _OneKey
+    stack: AsyncExitStack, job: dict[str, Any], folder: Path, name: str, suite: Suite, keys: OneKey
 ) -> Client:
     who = Identities(Path(job["home"])).of(name)
     database = open_database(folder / f"{name}.db", "account")

@@ -34,6 +34,7 @@ if __name__ == "__main__":
 import trio
 from cryptography import x509
 
+from bench.clients import OneKey
 from bench.proc import first_line, machine, stop, tied_to_us
 from faults.refusals import KINDS, People, answer, people
 from interop.base import HYBRID, SWIFT, Identity
@@ -46,7 +47,6 @@ from messageapp.store.database import open_database
 from messageapp.store.home import Home
 from messageapp.store.users import add_user
 from messageapp_keys.identity import IdentityBundle
-from messageapp_keys.kem import generate_rsa
 
 __all__ = ["Samples", "main", "report", "welch"]
 
@@ -133,26 +133,12 @@ def measure(pid: int, port: int, them: People, tries: int) -> tuple[Samples, Sam
 # the server -----------------------------------------------------------------------------------------------------------
 
 
-class _OneKey:
-    """Temporary RSA keys that are one and the same."""
-
-    def __init__(self) -> None:
-        self._key = generate_rsa()
-
-    def take_nowait(self) -> Any:
-        return self._key
-
-    async def take(self) -> Any:
-        await trio.lowlevel.checkpoint()
-        return self._key
-
-
 async def _serve(home: Home) -> None:
     offer, _ = prepare_server(home, [], datetime.now(UTC))
     database = open_database(home.directory, "server")
     many = 1_000_000
     limits = Limits.from_mapping({"connections_per_second": many, "connections_burst": many})
-    server = Server(offer=offer, directory=SqliteDirectory(database), keys=_OneKey(), limits=limits)
+    server = Server(offer=offer, directory=SqliteDirectory(database), keys=OneKey(), limits=limits)
     listeners = await open_listeners("127.0.0.1", 0)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(keep_collections_short, lambda: server.router.session_count)
