@@ -94,8 +94,9 @@ class World:
 
     def check_log(self) -> None:
         logged = os.pread(self.server.errors.fileno(), 100_000, self.read)
-        self.read += len(logged)
-        for line in logged.splitlines(keepends=True):
+        whole = logged[: logged.rfind(b"\n") + 1]  # the last line may be seen while it is being written
+        self.read += len(whole)
+        for line in whole.splitlines(keepends=True):
             need(LOGGED.fullmatch(line) is not None, f"the server logged {line!r}")
 
     def stored(self) -> list[tuple[object, ...]]:
