@@ -341,6 +341,18 @@ def test_a_run_of_some_groups(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.usefixtures("paths")
+def test_the_rows_of_the_key_log(tmp_path: Path) -> None:
+    """What is measured is also checked: proofs verify, and a client takes the replay."""
+    ((_, rows),) = GROUPS["keylog"](Bench(tmp_path, {"leaves": 600, "replay": 100}, 100))
+    assert [row.label for row in rows if row.error] == []
+    assert {row.group for row in rows} == {"key log of 600 leaves"}
+    labels = {row.label for row in rows}
+    assert {"append them all, one transaction", "inclusion proof", "on a client's disk"} <= labels
+    assert {f"a client replays {text}" for text in ("100 new leaves, up to 100", "500 new leaves, up to 600")} <= labels
+    assert all(row.value for row in rows)
+
+
+@pytest.mark.usefixtures("paths")
 def test_a_changed_record_is_reported(generator: Path, tmp_path: Path) -> None:
     """What comes is opened afterwards: one bit suffices."""
     enrol(tmp_path, 2, 1)

@@ -35,7 +35,7 @@ def mode(path: Path) -> int:
 def test_a_new_database_is_ours_alone(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "home" / "server" / "it.db"
     with closing(open_database(path, kind)) as database:
-        assert database.execute("PRAGMA user_version").fetchone() == (1,)
+        assert database.execute("PRAGMA user_version").fetchone() == (2,)
         for entry in path.parent.iterdir():
             assert mode(entry) == 0o600, entry
         assert mode(path.parent) == mode(path.parent.parent) == 0o700
@@ -69,7 +69,7 @@ def test_a_newer_database_is_refused_and_untouched(tmp_path: Path) -> None:
     path = tmp_path / "it.db"
     with closing(sqlite3.connect(path)) as database:
         database.execute("CREATE TABLE future (x)")
-        database.execute("PRAGMA user_version = 2")
+        database.execute("PRAGMA user_version = 99")
         database.commit()
     before = path.read_bytes()
     with pytest.raises(UnusableSetup, match="newer MessageApp"):

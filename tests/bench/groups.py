@@ -177,6 +177,11 @@ def _library(bench: Bench) -> Found:
     yield "in the library", bench.run("bench.local", {"name": "keys", "repeats": bench.counts["repeats"]})
 
 
+def _keylog(bench: Bench) -> Found:
+    job = {"name": "log", "home": str(bench.home), "leaves": bench.counts["leaves"], "replay": bench.counts["replay"]}
+    yield "key log", bench.run("bench.keylog", job)
+
+
 def _peers(bench: Bench) -> Found:
     try:
         peers = importlib.import_module("bench.peers")
@@ -193,5 +198,6 @@ GROUPS: Final[dict[str, Callable[[Bench], Found]]] = {
     "memory": _memory,
     "clients": _clients,
     "library": _library,
+    "keylog": _keylog,
     "peers": _peers,
 }

@@ -50,6 +50,8 @@ FULL: Final[dict[str, Any]] = {
     "chats": 6,
     "texts": 2000,
     "repeats": 5,
+    "leaves": 1_000_000,
+    "replay": 50_000,
 }
 QUICK: Final[dict[str, Any]] = {
     "quick": True,
@@ -70,6 +72,8 @@ QUICK: Final[dict[str, Any]] = {
     "chats": 3,
     "texts": 500,
     "repeats": 3,
+    "leaves": 20_000,
+    "replay": 5000,
 }
 _OTHERS: Final = 1500  # users that the logins take, beside the pairs
 _FILES_LEFT: Final = 500
