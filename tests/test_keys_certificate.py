@@ -22,14 +22,18 @@ from messageapp_keys.certificate import (
     CertificateRefused,
     Refusal,
     ServerLeaf,
+    can_have_successor,
     certificate_der,
     certificate_pem,
+    crl_pem,
+    cross_sign,
     describe,
     leaf_names,
     load_certificate_untrusted,
     load_crl_untrusted,
     load_private_key_pem,
     make_ca,
+    make_crl,
     make_server_certificate,
     needs_renewal,
     private_key_pem,
@@ -240,7 +244,7 @@ def test_defaults_are_an_rsa_3072_key_for_the_ca_and_a_p256_key_for_the_server()
 def test_the_ca_certificate() -> None:
     root = ca()[1]
     get = root.extensions.get_extension_for_class
-    assert get(x509.BasicConstraints).value == x509.BasicConstraints(ca=True, path_length=0)
+    assert get(x509.BasicConstraints).value == x509.BasicConstraints(ca=True, path_length=1)
     assert get(x509.KeyUsage).value == usage(key_cert_sign=True, crl_sign=True)
     assert root.not_valid_after_utc - root.not_valid_before_utc == 3650 * DAY
     assert describe(root).subject == "CN=MessageApp CA"
@@ -359,9 +363,38 @@ def test_an_issuer_that_is_no_ca() -> None:
     assert "'middle', which may not issue" in text
 
 
-def test_nothing_may_stand_below_our_own_ca() -> None:
-    middle = below(ca(), "middle", number=7)
-    assert refused(issue(issuer=middle), middle[1])[0] is Refusal.PROFILE
+def test_one_ca_may_stand_below_our_own_and_none_below_that() -> None:
+    new_key, new = make_ca(NOW, "successor", rsa_key(7))
+    cross = cross_sign(*ca(), new, NOW)
+    assert verify(issue(issuer=(new_key, new)), cross).successor is None  # the third certificate is not there
+    assert verify(issue(issuer=(new_key, new)), cross, new).successor == new
+    middle = below((new_key, cross), "middle", number=8)
+    assert refused(issue(issuer=middle), middle[1], cross)[0] is Refusal.PROFILE
+
+
+def test_a_ca_of_before_takes_none_below_it() -> None:
+    key = rsa_key(7)
+    extension = x509.BasicConstraints(ca=True, path_length=0)
+    builder = x509.CertificateBuilder().subject_name(name_of("old")).issuer_name(name_of("old"))
+    builder = builder.public_key(key.public_key()).serial_number(5).not_valid_before(NOW - DAY)
+    builder = builder.not_valid_after(NOW + DAY).add_extension(extension, critical=True)
+    assert not can_have_successor(builder.sign(key, hashes.SHA256()))
+    assert can_have_successor(ca()[1])
+    assert can_have_successor(open_ca()[1])
+
+
+@pytest.mark.parametrize("make", [lambda: rsa_key(9), mldsa.MLDSA65PrivateKey.generate])
+def test_our_own_revocation_list(make: Callable[[], PrivateKey]) -> None:
+    key, root = make_ca(NOW - DAY, "MessageApp CA", make())
+    first, second, third = (make_server_certificate(key, root, NAMES, NOW, leaf_key())[1] for _ in range(3))
+    crl = make_crl(key, root, [first], NOW)
+    crl = make_crl(key, root, [second], NOW, before=crl)
+    assert crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number == 2
+    assert refused(first, root=root, crl=crl)[0] is Refusal.REVOKED
+    assert refused(second, root=root, crl=crl)[0] is Refusal.REVOKED
+    verify(third, root=root, crl=crl)
+    assert refused(third, root=root, crl=crl, now=NOW + 31 * DAY)[0] is Refusal.CRL
+    verify(third, root=root, crl=load_crl_untrusted(crl_pem(crl).encode()), now=NOW + 29 * DAY)
 
 
 def test_a_missing_intermediate() -> None:
@@ -656,3 +689,17 @@ def test_changed_certificates_signed_again_raise_only_the_declared_error(data: s
     except CertificateRefused as error:
         text = str(error)
     assert text.isprintable()
+
+
+def test_a_successor_under_which_this_server_would_be_refused_is_none() -> None:
+    """Whoever followed to it could not log in any more."""
+    key, new = make_ca(NOW, "successor", rsa_key(7))
+    cross = cross_sign(*ca(), new, NOW)
+    builder = x509.CertificateBuilder().subject_name(new.subject).issuer_name(new.subject).public_key(key.public_key())
+    builder = builder.serial_number(5).not_valid_before(NOW - DAY).not_valid_after(NOW + DAY)
+    for extension in new.extensions:
+        builder = builder.add_extension(extension.value, extension.critical)
+    elsewhere = x509.NameConstraints([x509.DNSName("elsewhere.example")], None)
+    leaf = issue(issuer=(key, new))
+    assert verify(leaf, cross, builder.sign(key, hashes.SHA256())).successor is not None
+    assert verify(leaf, cross, builder.add_extension(elsewhere, True).sign(key, hashes.SHA256())).successor is None

@@ -14,16 +14,22 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.x509 import Certificate, verification
 from cryptography.x509 import CertificateRevocationList as RevocationList
 from cryptography.x509.general_name import DNSName, IPAddress
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from .authority import (
+    CRL_LIFETIME,
     MAX_LEAF_LIFETIME,
     RENEW_BEFORE,
+    can_have_successor,
+    cross_sign,
     load_private_key_pem,
     make_ca,
+    make_crl,
+    make_post_quantum_key,
     make_server_certificate,
     needs_renewal,
     private_key_pem,
@@ -37,6 +43,8 @@ from .certificate_reading import (
     address_of,
     certificate_der,
     certificate_pem,
+    crl_der,
+    crl_pem,
     describe,
     folded,
     in_utc,
@@ -52,6 +60,7 @@ from .certificate_reading import (
 from .signing import PublicKey, VerifyingKey
 
 __all__ = [
+    "CRL_LIFETIME",
     "MAX_CHAIN",
     "MAX_LEAF_LIFETIME",
     "RENEW_BEFORE",
@@ -61,8 +70,13 @@ __all__ = [
     "Refusal",
     "RevocationList",
     "ServerLeaf",
+    "can_have_successor",
     "certificate_der",
     "certificate_pem",
+    "check_crl_untrusted",
+    "crl_der",
+    "crl_pem",
+    "cross_sign",
     "describe",
     "folded",
     "leaf_names",
@@ -70,6 +84,8 @@ __all__ = [
     "load_crl_untrusted",
     "load_private_key_pem",
     "make_ca",
+    "make_crl",
+    "make_post_quantum_key",
     "make_server_certificate",
     "needs_renewal",
     "private_key_pem",
@@ -85,7 +101,8 @@ class ServerLeaf:
     """A leaf that was found good.
 
     ``sigalgs`` are the codes that its key may sign M2 with, ``spki_hash`` is [32] and what is pinned, ``names`` are
-    those of `leaf_names`.
+    those of `leaf_names`, ``successor`` is the CA that follows the client's, where the path led through a cross
+    certificate.
     """
 
     cert: x509.Certificate
@@ -93,6 +110,7 @@ class ServerLeaf:
     sigalgs: tuple[int, ...]
     spki_hash: bytes
     names: tuple[str, ...]
+    successor: x509.Certificate | None = None
 
     @property
     def verifying_key(self) -> VerifyingKey:
@@ -136,7 +154,31 @@ def verify_chain_untrusted(
         if crl is not None:
             _check_revocation(path[:-1], ca, crl, now)
         algorithm = VerifyingKey.of(key).algorithm
-        return ServerLeaf(chain[0], key, (int(algorithm),), spki_hash(chain[0]), tuple(leaf_names(chain[0])))
+        names, successor = tuple(leaf_names(chain[0])), _successor_untrusted(chain, path, now, server_name)
+        return ServerLeaf(chain[0], key, (int(algorithm),), spki_hash(chain[0]), names, successor)
+
+
+def _successor_untrusted(
+    chain: Sequence[x509.Certificate], path: Sequence[x509.Certificate], now: datetime, server_name: str
+) -> x509.Certificate | None:
+    """The third certificate of ``chain``, if it is the CA for which the second, which ``path`` led through, stands.
+
+    It was not needed for the path, so nothing about it has been checked: a bad one is as good as none (§3.2).
+    """
+    if len(path) != 3 or len(chain) != 3 or path[1] != chain[1]:
+        return None
+    cross, new = chain[1:]
+    try:
+        new.verify_directly_issued_by(new)
+        constraints = new.extensions.get_extension_for_class(x509.BasicConstraints).value
+        usage = new.extensions.get_extension_for_class(x509.KeyUsage).value
+        fits = new.subject == cross.subject and spki_hash(new) == spki_hash(cross)
+        # As every later login will: who follows to a CA under which this server is refused is locked out.
+        _policy(new, now).build_server_verifier(_subject(server_name)).verify(chain[0], [])
+    except (InvalidSignature, x509.ExtensionNotFound, CertificateRefused, verification.VerificationError, *UNREADABLE):
+        return None
+    current = new.not_valid_before_utc <= now <= new.not_valid_after_utc
+    return new if fits and current and constraints.ca and usage.key_cert_sign else None
 
 
 def _check_whole_bytes(der: bytes, signature: bytes) -> None:
@@ -192,10 +234,8 @@ def _check_revocation(
     path: Sequence[x509.Certificate], ca: x509.Certificate, crl: x509.CertificateRevocationList, now: datetime
 ) -> None:
     """``path`` is without the CA. Below an intermediate a serial number is another CA's: it may refuse too much."""
+    check_crl_untrusted(crl, ca, now)
     try:
-        fault = _crl_fault(ca, crl, now)
-        if fault is not None:
-            raise CertificateRefused(Refusal.CRL, f"the revocation list {fault}")
         for cert in path:
             entry = crl.get_revoked_certificate_by_serial_number(cert.serial_number)
             if entry is not None:
@@ -203,6 +243,17 @@ def _check_revocation(
                 raise CertificateRefused(Refusal.REVOKED, sentence)
     except UNREADABLE:
         raise CertificateRefused(Refusal.CRL, "the revocation list cannot be read") from None
+
+
+def check_crl_untrusted(crl: x509.CertificateRevocationList, ca: x509.Certificate, now: datetime) -> None:
+    """`CertificateRefused` (CRL) unless ``crl`` is signed by ``ca``, whole and current. ``now`` is aware."""
+    try:
+        with reading():
+            fault = _crl_fault(ca, crl, in_utc(now))
+    except CertificateRefused:
+        raise CertificateRefused(Refusal.CRL, "the revocation list cannot be read") from None
+    if fault is not None:
+        raise CertificateRefused(Refusal.CRL, f"the revocation list {fault}")
 
 
 def _crl_fault(ca: x509.Certificate, crl: x509.CertificateRevocationList, now: datetime) -> str | None:

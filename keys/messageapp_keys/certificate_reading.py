@@ -31,6 +31,8 @@ __all__ = [
     "Refusal",
     "certificate_der",
     "certificate_pem",
+    "crl_der",
+    "crl_pem",
     "describe",
     "leaf_key",
     "leaf_names",
@@ -107,6 +109,14 @@ def load_crl_untrusted(data: bytes) -> x509.CertificateRevocationList:
 
 def certificate_pem(cert: x509.Certificate) -> str:
     return cert.public_bytes(serialization.Encoding.PEM).decode("ascii")
+
+
+def crl_pem(crl: x509.CertificateRevocationList) -> str:
+    return crl.public_bytes(serialization.Encoding.PEM).decode("ascii")
+
+
+def crl_der(crl: x509.CertificateRevocationList) -> bytes:
+    return crl.public_bytes(serialization.Encoding.DER)
 
 
 def certificate_der(cert: x509.Certificate) -> bytes:
