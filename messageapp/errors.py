@@ -11,6 +11,7 @@ from typing import ClassVar
 __all__ = [
     "CannotConnect",
     "ConnectionCut",
+    "JoinRefused",
     "LocalProtocolError",
     "LoginRefused",
     "MessageAppError",
@@ -49,6 +50,17 @@ class LoginRefused(MessageAppError):
     """the server refused the login: unknown user, or another key than the one it has"""
 
     exit_code = 4
+
+
+class JoinRefused(LoginRefused):
+    """the server does not let you join
+
+    `code` is one of `wire.joining.JOIN_REFUSALS`. Only the server of the join code can say it: M4 is sealed.
+    """
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
 
 
 class CannotConnect(MessageAppError):

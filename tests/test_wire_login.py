@@ -453,7 +453,7 @@ def test_only_another_authority_gets_the_hint_to_ask_the_owner() -> None:
         with pytest.raises(ServerNotAuthenticated) as failed:
             pair.client.receive_m2_untrusted(frame_of(hand_m2(pair.client.start(), pair.offer)), NOW)
         said = "; this is another server, or its authority is a new one: ask its owner"
-        assert str(failed.value).endswith(said) is hint
+        assert (said in str(failed.value)) is hint
         assert hint or str(failed.value) == f"the certificate is for {SERVER}, not for {OTHER_SERVER}"
 
 

@@ -10,12 +10,16 @@ import hmac
 from typing import ClassVar, NoReturn
 
 __all__ = [
+    "BackupKey",
     "ChainKey",
     "ExporterSecret",
     "HandshakeKey",
+    "InviteKey",
+    "InviteSecret",
     "MasterSecret",
     "MessageKey",
     "PseudoRandomKey",
+    "RecoverySecret",
     "RootKey",
     "Secret",
     "SessionKey",
@@ -85,3 +89,21 @@ class ChainKey(Secret):
 
 class MessageKey(Secret):
     """Opens one message of the ratchet."""
+
+
+class InviteSecret(Secret):
+    """In a join code: the parent of an invitation's id and key. The server forgets it when the code is shown."""
+
+    SIZE = 16
+
+
+class InviteKey(Secret):
+    """Proves that somebody has the join code (protocol §3.3)."""
+
+
+class RecoverySecret(Secret):
+    """What the 24 words of one backup say (protocol §15.1)."""
+
+
+class BackupKey(Secret):
+    """Seals one backup."""

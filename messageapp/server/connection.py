@@ -20,8 +20,8 @@ import trio
 from messageapp.errors import ConnectionCut, RemoteProtocolError
 from messageapp.link import Link
 from messageapp.wire.commands import ByeReason, Echo
+from messageapp.wire.frames import FrameType
 from messageapp.wire.login import AcceptedLogin, Welcome, m4_frame
-from messageapp.wire.messages import Alert
 from messageapp.wire.records import Kind, Packed
 from messageapp.wire.states import Role
 from messageapp_keys.kem import CLASSIC
@@ -64,15 +64,19 @@ class Connection:
         except Refused as refused:
             _log.info("#%d no login", self._number)
             _log.debug("#%d no login: %s", self._number, refused)
-            await self._say_no(refused.alert)
+            await self._say_no(refused)
         finally:
             await self._link.close()
 
-    async def _say_no(self, alert: Alert | None) -> None:
-        """One ALERT where the protocol allows one, never waiting for a peer that does not read."""
-        if alert is None:
+    async def _say_no(self, refused: Refused) -> None:
+        """One ALERT, or the reason in M4, where the protocol allows it; never waiting for a peer that does not read."""
+        connection = self._link.connection
+        if refused.m4:
+            data = connection.send_frame(FrameType.M4, refused.m4)
+        elif refused.alert is not None:
+            data = connection.alert(refused.alert)
+        else:
             return
-        data = self._link.connection.alert(alert)
         with trio.move_on_after(_LINGER_SECONDS), contextlib.suppress(ConnectionCut):
             await self._link.send(data)
             await self._link.half_close()
@@ -84,8 +88,9 @@ class Connection:
     async def _session(self, accepted: AcceptedLogin) -> None:
         server = self._server
         outbox = Outbox(self._link, server.limits)
-        session = Session(self._number, accepted.username, accepted.device, outbox)
+        session = Session(self._number, accepted.username, accepted.device, outbox, accepted.offer)
         try:
+            session.checkpoint = b"" if server.log is None else server.log.note()
             others = server.router.join(session, accepted.key_id)
         except DirectoryUnreadable:
             raise busy("the directory of users cannot be read") from None
@@ -93,7 +98,8 @@ class Connection:
             raise Refused(None, "no longer enrolled")
         self._born = self._heard = self._pinged = trio.current_time()
         try:
-            welcome = Welcome(server.offer.names[0], server.wall_ms(), other_sessions=others)
+            name = accepted.offer.names[0]
+            welcome = Welcome(name, server.wall_ms(), other_sessions=others, checkpoint=session.checkpoint)
             frame = m4_frame(accepted.sealer, welcome)
             self._link.connection.start_session(accepted.sealer, accepted.opener, trio.current_time())
             _log.info("#%d logged in (%s)", self._number, accepted.suite.name)

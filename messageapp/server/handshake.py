@@ -8,17 +8,22 @@ from typing import Any, Final, Protocol, TypeVar
 
 import trio
 
-from messageapp.errors import ConnectionCut, MessageAppError, RemoteProtocolError
+from messageapp.errors import ConnectionCut, MessageAppError, RemoteProtocolError, UnusableSetup
 from messageapp.keypool import KeySource
 from messageapp.limits import Limits
 from messageapp.link import Link
+from messageapp.store.invites import InviteRefused
+from messageapp.wire.commands import ErrorCode
 from messageapp.wire.frames import FrameType
-from messageapp.wire.login import AcceptedLogin, ServerLogin, ServerOffer
+from messageapp.wire.joining import Newcomer, nobody_invited
+from messageapp.wire.login import AcceptedLogin, ServerLogin, ServerOffer, refusal_frame
 from messageapp.wire.messages import Alert
 from messageapp_keys.kem import Suite, TemporaryKey
 from messageapp_keys.primitives import Random
 
 from .directory import Directory, DirectoryUnreadable
+from .invites import Invites
+from .keylog import ServerLog
 from .pump import Pump
 from .quota import AddressQuota
 from .router import Router
@@ -48,16 +53,19 @@ class Common(Protocol):
     turns: Turns
     router: Router
     pump: Pump | None
+    log: ServerLog | None
+    invites: Invites | None
 
     def next_id(self) -> int: ...
 
 
 class Refused(MessageAppError):
-    """a login did not come about; `alert` goes to the client"""
+    """a login did not come about; `alert` goes to the client, or `m4` where it has proved to be invited"""
 
-    def __init__(self, alert: Alert | None, why: str) -> None:
+    def __init__(self, alert: Alert | None, why: str, m4: bytes = b"") -> None:
         super().__init__(why)
         self.alert = alert
+        self.m4 = m4
 
 
 def busy(why: str) -> Refused:
@@ -79,7 +87,20 @@ async def log_in(server: Common, link: Link) -> AcceptedLogin:
         raise Refused(None if error.alert is None else Alert(error.alert), why) from None
     if accepted is None:
         raise Refused(Alert(_SLOW), "too slow")
+    if accepted.newcomer is not None and server.invites is not None:
+        await _let_in(server.invites, accepted, accepted.newcomer)
     return accepted
+
+
+async def _let_in(invites: Invites, accepted: AcceptedLogin, newcomer: Newcomer) -> None:
+    """Enrol who has proved to be invited; `Refused` with the reason under the session's key (protocol §3.3)."""
+    try:
+        await invites.redeem(newcomer.invite, accepted.username, newcomer.bundle)
+    except InviteRefused as error:
+        m4 = refusal_frame(accepted.sealer, ErrorCode(error.fault))
+        raise Refused(None, f"a join is refused: {error}", m4) from None
+    except UnusableSetup:
+        raise busy("the directory of users cannot be written") from None
 
 
 async def _handshake(server: Common, link: Link, time_out: trio.CancelScope) -> AcceptedLogin:
@@ -95,7 +116,8 @@ async def _handshake(server: Common, link: Link, time_out: trio.CancelScope) -> 
     m2 = await _in_turn(server, time_out, lambda: login.offer(TemporaryKey.generate(suite, rsa_key), server.random))
     await link.send_frame(FrameType.M2, m2)
     m3 = await link.receive_frame()
-    return await _in_turn(server, time_out, lambda: login.accept_untrusted(m3, server.directory.find))
+    invited = nobody_invited if server.invites is None else server.invites.find
+    return await _in_turn(server, time_out, lambda: login.accept_untrusted(m3, server.directory.find, invited))
 
 
 async def _in_turn(server: Common, time_out: trio.CancelScope, compute: Callable[[], T]) -> T:

@@ -48,8 +48,31 @@ from messageapp_keys.signing import PrivateKey, SignatureAlgorithm, sign
 from messageapp_keys.standins import NO_SIGNATURES, USUAL, Form, form_of, stand_in
 from messageapp_keys.types import ExporterSecret, HandshakeKey, MasterSecret, PseudoRandomKey, TrafficSecret
 
+from .commands import ErrorCode, Errors
 from .frames import Frame, FrameType, encode_frame
-from .messages import HIDE_USER, M1, M2, M3, TLV_DEVICE, VERSION, M3Proof, m2_head, m2_tail
+from .joining import (
+    JOIN_REFUSALS,
+    FindInvite,
+    Invitation,
+    Newcomer,
+    join_refused_untrusted,
+    newcomer_untrusted,
+    nobody_invited,
+)
+from .messages import (
+    HIDE_USER,
+    M1,
+    M2,
+    M3,
+    MAX_CHAIN,
+    TLV_DEVICE,
+    TLV_INVITE,
+    VERSION,
+    JoinProof,
+    M3Proof,
+    m2_head,
+    m2_tail,
+)
 from .records import Kind, Record, RecordOpener, RecordSealer
 
 __all__ = [
@@ -70,6 +93,11 @@ SERVER_SIGALGS: Final = (SignatureAlgorithm.ML_DSA_65, SignatureAlgorithm.ECDSA_
 LOGIN_COMPLETE: Final = "User Login Complete!"
 _UNUSED_SUITES: Final = tuple(0x0A0A + 0x1010 * i for i in range(16))  # {0x?A?A}: keeps servers tolerant (§4.1)
 _NO_PROOF: Final = M3Proof("", bytes(32), NO_SIGNATURES)  # where M3 does not open
+_REMEDIES: Final = {
+    Refusal.WRONG_CA: "; this is another server, or its authority is a new one: ask its owner, and if so, get what "
+    "`messageapp ca show` prints there and connect once with --ca FILE",
+    Refusal.CRL: "; get a new one from the server's owner (`messageapp ca crl`) and connect once with --crl FILE",
+}
 _TLV_TIME, _TLV_LIMITS, _TLV_LOG, _TLV_SESSIONS, _TLV_SERVER = 1, 2, 3, 4, 5
 
 
@@ -200,6 +228,8 @@ class LoggedIn:
     sealer: RecordSealer
     opener: RecordOpener
     exporter: ExporterSecret
+    authority: Certificate  # that the chain was verified with; in a join the one that the code means
+    news: tuple[str, ...] = ()  # sentences about the server's authority that the user is to be told
 
 
 class ClientLogin:
@@ -207,6 +237,7 @@ class ClientLogin:
 
     `server` is the name that the certificate must carry, `now` an aware datetime, `accept_leaf` is asked once the chain
     and M2's signature stand, before anything of ours is sent: it raises to refuse a changed server key (protocol §3).
+    An `Invitation` as authority makes it a join (§3.3), which hides the user.
     """
 
     def __init__(
@@ -214,7 +245,7 @@ class ClientLogin:
         *,
         username: str,
         identity: PrivateIdentity,
-        authority: Certificate,
+        authority: Certificate | Invitation,
         server: str,
         suites: Sequence[Suite],
         random: Random,
@@ -226,6 +257,7 @@ class ClientLogin:
     ) -> None:
         self._username = username
         self._identity = identity
+        self._invitation = authority if isinstance(authority, Invitation) else None
         self._authority = authority
         self._revoked = revoked
         self._server = server
@@ -233,6 +265,8 @@ class ClientLogin:
         self._random = random
         self._accept_leaf = accept_leaf
         extra = {} if device is None else {TLV_DEVICE: device}
+        if self._invitation is not None:
+            extra[TLV_INVITE], hide_user = self._invitation.id, True
         codes = list(self._offered)
         if grease:
             codes.insert(random(1)[0] % (len(codes) + 1), _UNUSED_SUITES[random(1)[0] % 16])
@@ -262,7 +296,10 @@ class ClientLogin:
             suite = self._offered.get(m2.core.suite)
             if suite is None or m2.core.version != VERSION or m2.core.sigalg not in SERVER_SIGALGS:
                 raise ServerNotAuthenticated("the server answered with a version, suite or signature nobody offered")
-            leaf = verify_chain_untrusted(m2.core.chain, self._authority, self._server, now, self._revoked)
+            authority = self._authority
+            if isinstance(authority, Invitation):
+                authority = authority.authority_untrusted(m2.core.chain)
+            leaf = verify_chain_untrusted(m2.core.chain, authority, self._server, now, self._revoked)
             verifier = leaf.verifying_key
             signed = verifier.algorithm == m2.core.sigalg and verifier.verify_untrusted(
                 labels.SIG_M2, transcript_m2(m1, m2.core_bytes), m2.signature
@@ -272,28 +309,31 @@ class ClientLogin:
             self._accept_leaf(leaf)
             encapsulated, keying_material = encapsulate_untrusted(suite, m2.core.temp_pub, self._random)
         except CertificateRefused as error:
-            hint = "; this is another server, or its authority is a new one: ask its owner"
-            raise ServerNotAuthenticated(f"{error}{hint if error.reason is Refusal.WRONG_CA else ''}") from None
+            raise ServerNotAuthenticated(f"{error}{_REMEDIES.get(error.reason, '')}") from None
         except Malformed as error:
             raise ServerNotAuthenticated(f"the server's answer is not valid: {error}") from None
         transcript = transcript_e(m1, m2_frame, encapsulated)
         prk = handshake_prk(suite, keying_material)
         body = login_body(transcript, self._username, self._server, leaf.spki_hash)
         proof = M3Proof(self._username, self._identity.key_id, self._identity.sign(labels.SIG_M3, body))
+        if self._invitation is not None:
+            proof = self._invitation.prove(proof, self._identity.bundle, transcript)
         sealed = seal_once(expand_label(prk, labels.M3_AUTH, transcript, HandshakeKey), proof.encode(), transcript)
         m3_frame = encode_frame(FrameType.M3, M3(encapsulated, sealed).encode())
         final = transcript_3(m1, m2_frame, m3_frame)
         self._secrets = session_secrets(master_secret(prk, final), final)
-        self._leaf, self._suite, self._temp_pub = leaf, suite, m2.core.temp_pub
+        self._leaf, self._suite, self._temp_pub, self._verified_by = leaf, suite, m2.core.temp_pub, authority
         return m3_frame
 
     def receive_m4_untrusted(self, frame: Frame) -> LoggedIn:
-        """The login is complete only when this returns; raises `ServerNotAuthenticated`."""
+        """The login is complete only when this returns; raises `ServerNotAuthenticated`, a join `JoinRefused` too."""
         secrets = self._secrets
         sealer = RecordSealer(secrets.c2s, self._username)
         opener = RecordOpener(secrets.s2c, self._username)
         try:
             record = opener.open_untrusted(frame.body)
+            if self._invitation is not None and (record.kind, record.id, record.verb) == (Kind.EVENT, 0, b"erro"):
+                raise join_refused_untrusted(record.argument)
             if record.kind is not Kind.EVENT or record.id != 0 or record.verb != b"okay":
                 raise Malformed("M4 is not the event that it should be")
             welcome = Welcome.parse_untrusted(record.argument)
@@ -310,6 +350,7 @@ class ClientLogin:
             sealer=sealer,
             opener=opener,
             exporter=secrets.exporter,
+            authority=self._verified_by,
         )
 
 
@@ -323,11 +364,15 @@ class ServerOffer:
     leaf_spki_hash: bytes
     names: tuple[str, ...]  # of the leaf; the first is the canonical one
     rejection: bytes = field(repr=False)  # [32] per-process key of the implicit rejection (§4.2)
+    authority: bytes = b""  # DER of the CA's certificate, which ends the chain that a newcomer gets (§3.3)
     m2_tail: bytes = field(init=False, repr=False)  # of M2-core, behind TempPub
+    join_tail: bytes = field(init=False, repr=False)
     folded_names: frozenset[str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "m2_tail", m2_tail(self.chain, self.sigalg))
+        whole = self.chain if self.authority in (b"", *self.chain) else (*self.chain[: MAX_CHAIN - 1], self.authority)
+        object.__setattr__(self, "join_tail", m2_tail(whole, self.sigalg))
         object.__setattr__(self, "folded_names", frozenset(map(folded, self.names)))
 
     def is_ours(self, server: str) -> bool:
@@ -346,6 +391,8 @@ class AcceptedLogin:
     suite: Suite
     sealer: RecordSealer
     opener: RecordOpener
+    offer: ServerOffer  # under which it was: the server may have another certificate by now
+    newcomer: Newcomer | None = None  # of a join: not enrolled yet
 
 
 class ServerLogin:
@@ -374,20 +421,28 @@ class ServerLogin:
     def offer(self, temporary: TemporaryKey, random: Random) -> bytes:
         """M2. One signature: 0.03 ms with P-256, 1 ms with RSA-3072."""
         own = self._offer
-        core = m2_head(random(32), VERSION, temporary.suite.code, temporary.public) + own.m2_tail
+        tail = own.join_tail if TLV_INVITE in self._m1.tlvs else own.m2_tail
+        core = m2_head(random(32), VERSION, temporary.suite.code, temporary.public) + tail
         signature = sign(own.key, labels.SIG_M2, transcript_m2(self._m1_frame, core))
         self._m2_frame = encode_frame(FrameType.M2, core + vec16(signature))
         self._temporary = temporary
         return self._m2_frame
 
-    def accept_untrusted(self, frame: Frame, enrolled: Callable[[str], IdentityBundle | None]) -> AcceptedLogin:
+    def accept_untrusted(
+        self,
+        frame: Frame,
+        enrolled: Callable[[str], IdentityBundle | None],
+        invited: FindInvite = nobody_invited,
+    ) -> AcceptedLogin:
         """Check M3. Raises `LoginFailed` for every cause; past the form, after work that depends on the frame alone.
 
         `enrolled` gives the bundle of a user in exactly the registered spelling, or None. Its keys may be unread. Where
         they are not of the form that the signatures claim, or there are none, stand-ins of that form take their place,
-        so that nobody learns from the time who is enrolled and with which kind of key (§4.4).
+        so that nobody learns from the time who is enrolled and with which kind of key (§4.4). In a join (§3.3) the
+        stranger brings the bundle, and `invited` finds the invitation's key.
         """
         m1, own, suite = self._m1, self._offer, self._temporary.suite
+        invite = m1.tlvs.get(TLV_INVITE)
         try:
             m3 = M3.parse_untrusted(frame.body)
             keying_material = self._temporary.decapsulate_untrusted(m3.encapsulated, own.rejection)
@@ -398,12 +453,16 @@ class ServerLogin:
             raise LoginFailed(f"M3: {error}") from None
         cause = "the user is not proved"
         try:
-            proof = M3Proof.parse_untrusted(open_once(key, m3.sealed, transcript))
+            form = M3Proof if invite is None else JoinProof
+            proof = form.parse_untrusted(open_once(key, m3.sealed, transcript))
         except (Malformed, OpenFailed) as error:
             proof, cause = _NO_PROOF, str(error)
         hidden = bool(m1.flags & HIDE_USER)
         username = proof.username if hidden else m1.username
-        known = enrolled(username) if is_username(username) else None
+        if invite is None:
+            known = enrolled(username) if is_username(username) else None
+        else:
+            known = newcomer_untrusted(proof, invite, invited, transcript)
         bundle = _to_check_with(known, form_of(proof.signatures))
         body = login_body(transcript, username, m1.server, own.leaf_spki_hash)
         checks = (
@@ -427,6 +486,8 @@ class ServerLogin:
             suite=suite,
             sealer=RecordSealer(s2c, username),
             opener=RecordOpener(c2s, username),
+            offer=own,
+            newcomer=None if invite is None else Newcomer(invite, bundle),
         )
 
 
@@ -444,3 +505,9 @@ def _to_check_with(known: IdentityBundle | None, form: Form | None) -> IdentityB
 def m4_frame(sealer: RecordSealer, welcome: Welcome) -> bytes:
     """M4: the first record of the server's direction, counter 0."""
     return encode_frame(FrameType.M4, sealer.seal(Record(Kind.EVENT, 0, b"okay", welcome.encode())))
+
+
+def refusal_frame(sealer: RecordSealer, code: ErrorCode) -> bytes:
+    """M4 to a newcomer who is not let in (§3.3); nothing follows it. `code` is one of `JOIN_REFUSALS`."""
+    refusal = Errors(code, JOIN_REFUSALS[code])
+    return encode_frame(FrameType.M4, sealer.seal(Record(Kind.EVENT, 0, b"erro", refusal.encode())))

@@ -22,7 +22,8 @@ from messageapp_keys.codec import (
     vec16,
     vec24,
 )
-from messageapp_keys.identity import Signatures, read_signatures, write_signatures
+from messageapp_keys.identity import IdentityBundle, Signatures, read_signatures, write_signatures
+from messageapp_keys.joincode import INVITE_ID_SIZE
 from messageapp_keys.names import is_username
 
 __all__ = [
@@ -33,8 +34,10 @@ __all__ = [
     "MAGIC",
     "MAX_CHAIN",
     "TLV_DEVICE",
+    "TLV_INVITE",
     "VERSION",
     "Alert",
+    "JoinProof",
     "M2Core",
     "M3Proof",
     "m2_head",
@@ -46,6 +49,7 @@ MAGIC: Final = b"MSGAPP\0\x02"
 VERSION: Final = 2
 HIDE_USER: Final = 1
 TLV_DEVICE: Final = 1
+TLV_INVITE: Final = 0x4A4E  # far from the low numbers, which other clients may send as unknown ones
 MAX_CHAIN: Final = 3
 _RANDOM: Final = 32
 _SERVER_NAME: Final = re.compile(rb"[A-Za-z0-9_.:-]{1,253}")
@@ -111,6 +115,8 @@ class M1:
             raise Malformed("the username has not the form of one")
         if TLV_DEVICE in extra and len(extra[TLV_DEVICE]) != 16:
             raise Malformed("a device id has 16 bytes")
+        if TLV_INVITE in extra and (len(extra[TLV_INVITE]) != INVITE_ID_SIZE or username):
+            raise Malformed("an invitation has 16 bytes, and its user no name yet")
         return cls(random, versions, suites, sigalgs, server, username, flags, extra)
 
 
@@ -196,6 +202,23 @@ class M3Proof:
     def parse_untrusted(cls, plaintext: bytes) -> M3Proof:
         with reading_untrusted(plaintext) as reader:
             return cls(ascii_text(reader.vec8()), reader.take(32), read_signatures(reader))
+
+
+@dataclass(frozen=True, slots=True)
+class JoinProof(M3Proof):
+    """The sealed part of an M3 that joins (§3.3)."""
+
+    bundle: IdentityBundle  # its keys are not looked at yet
+    tag: bytes  # [32] proof of the invitation's key
+
+    def encode(self) -> bytes:
+        return M3Proof.encode(self) + vec16(self.bundle.encode()) + self.tag
+
+    @classmethod
+    def parse_untrusted(cls, plaintext: bytes) -> JoinProof:
+        with reading_untrusted(plaintext) as reader:
+            username, key_id, signatures = ascii_text(reader.vec8()), reader.take(32), read_signatures(reader)
+            return cls(username, key_id, signatures, IdentityBundle.read_untrusted(reader.vec16()), reader.take(32))
 
 
 @dataclass(frozen=True, slots=True)

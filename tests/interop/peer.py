@@ -123,6 +123,7 @@ class Session:
         self.counters, self.generation = {"out": 0, "in": 0}, {"out": 0, "in": 0}
         self.next_id, self.events, self.pings = 1, deque[Message](), 0
         self.tlvs: dict[int, bytes] = {}
+        self.spki = b""  # of the server's certificate, in a client's session
         self.roster = b""  # what a server answers to `list`, whenever it comes
 
     def _crypt(self, way: str) -> tuple[AESGCM, bytes]:
@@ -329,10 +330,11 @@ def log_in_on(sock: socket.socket, how: Login) -> Session:
     c2s, s2c, session_id, exporter = traffic(prk, m1 + m2 + m3)
     session = Session(sock, how.me.name, c2s, s2c, session_id, exporter)
     kind, number, verb, argument = session.receive(M4)
-    need((kind, number, verb) == (EVENT, 0, "okay"), "M4")
+    need((kind, number, verb) == (EVENT, 0, "okay"), f"M4 says {verb} {argument[:2].hex()}")
     reader = Reader(argument)
     need(reader.vec(1) == b"User Login Complete!", "text of M4")
     session.tlvs = read_tlvs(reader.rest())
+    session.spki = spki
     return session
 
 
@@ -389,7 +391,7 @@ class Server:
     users: dict[str, bytes]
     suite: int = HYBRID
     canonical: str = "localhost"
-    m4_tlvs: bytes = tlv(3, b"localhost/msgapp-keys\n0\n\n") + tlv(4, u(1, 4)) + tlv(0x1A1A, b"?")
+    m4_tlvs: bytes = tlv(4, u(1, 4)) + tlv(0x1A1A, b"?")
     fixed_port: int = 0
 
     def __enter__(self) -> Server:

@@ -16,7 +16,7 @@ from messageapp.e2ee.ratchet import _Header, _parse_untrusted
 from messageapp.errors import RemoteProtocolError
 from messageapp.wire.commands import Call, Errors, ListEntry, Listing, PeerKey, make, parse_untrusted
 from messageapp.wire.login import Welcome
-from messageapp.wire.messages import HIDE_USER, M1, M2, M3, TLV_DEVICE, Alert, M2Core, M3Proof
+from messageapp.wire.messages import HIDE_USER, M1, M2, M3, TLV_DEVICE, TLV_INVITE, Alert, M2Core, M3Proof
 from messageapp.wire.records import Kind, Record, checked_untrusted, pad
 from messageapp.wire.states import Role
 from messageapp_keys.codec import Malformed, Reader, tlvs
@@ -34,7 +34,7 @@ u8s, u16s, u32s, u64s = (st.integers(0, 256**size - 1) for size in (1, 2, 4, 8))
 short = st.binary(max_size=40)
 usernames = st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9-]{0,14}[A-Za-z0-9])?", fullmatch=True)
 servers = st.text(ALNUM + ".-:_", min_size=1, max_size=60)
-tlv_sets = st.dictionaries(u16s.filter(lambda kind: kind != TLV_DEVICE), short, max_size=4)
+tlv_sets = st.dictionaries(u16s.filter(lambda kind: kind not in (TLV_DEVICE, TLV_INVITE)), short, max_size=4)
 signatures = st.lists(st.tuples(u16s, short), min_size=1, max_size=2).map(tuple)
 
 

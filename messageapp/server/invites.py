@@ -1,0 +1,41 @@
+"""Invitations as the running server sees them, those included that other processes make and revoke."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable
+
+from messageapp.store.invites import find_invite_key, redeem_invite
+from messageapp_keys.identity import IdentityBundle
+from messageapp_keys.types import InviteKey
+
+from .directory import DirectoryUnreadable, Writer
+
+__all__ = ["Invites"]
+
+
+class Invites:
+    """`database` is read between records, `write` changes the file."""
+
+    def __init__(
+        self,
+        database: sqlite3.Connection,
+        write: Writer,
+        wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self._database = database
+        self._write = write
+        self._wall_ms = wall_ms
+
+    def find(self, identifier: bytes) -> InviteKey | None:
+        """None for an id that is not known. `DirectoryUnreadable`."""
+        try:
+            return find_invite_key(self._database, identifier)
+        except sqlite3.Error:
+            raise DirectoryUnreadable from None
+
+    async def redeem(self, identifier: bytes, username: str, bundle: IdentityBundle) -> None:
+        """Enrol. `InviteRefused`, `UnusableSetup`; cancelling waits for the commit."""
+        now_ms = self._wall_ms()
+        await self._write(lambda database: redeem_invite(database, identifier, username, bundle, now_ms))
