@@ -17,11 +17,12 @@ from typing import Final
 
 from cryptography.hazmat.primitives import hashes
 
-__all__ = ["ITERATIONS", "group_digits", "key_fingerprint", "numeric_fingerprint", "safety_number"]
+__all__ = ["ITERATIONS", "group_digits", "key_fingerprint", "numeric_fingerprint", "safety_code", "safety_number"]
 
 ITERATIONS: Final = 5200
 _VERSION: Final = b"\x00\x00"
 _CHUNKS: Final = 6  # of five bytes, each five digits
+_CODE_BYTES: Final = 32  # of each party in a QR code
 _KEY_FINGERPRINT_BYTES: Final = 16  # 128 bits: a second key with the same short text is out of reach
 
 
@@ -52,9 +53,22 @@ def safety_number(bundle_a: bytes, id_a: str, bundle_b: bytes, id_b: str) -> str
     return "".join(sorted((_half(bundle_a, id_a), _half(bundle_b, id_b))))
 
 
-@lru_cache(maxsize=64)  # one's own half is in every number, and costs 10 ms
+def safety_code(bundle_a: bytes, id_a: str, bundle_b: bytes, id_b: str) -> bytes:
+    """[65], the same for both people, for a QR code: version 0, then 32 bytes of each party in the order of the digits.
+
+    Arguments as of `safety_number`. Source: protocol §11.1.
+    """
+    digests = sorted((_digest(bundle_a, id_a), _digest(bundle_b, id_b)), key=_digits)
+    return bytes(1) + b"".join(digest[:_CODE_BYTES] for digest in digests)
+
+
 def _half(bundle: bytes, name: str) -> str:
-    return _digits(numeric_fingerprint(bundle, name.encode()))
+    return _digits(_digest(bundle, name))
+
+
+@lru_cache(maxsize=64)  # one's own half is in every number, and costs 10 ms
+def _digest(bundle: bytes, name: str) -> bytes:
+    return numeric_fingerprint(bundle, name.encode())
 
 
 def group_digits(number: str) -> str:

@@ -150,6 +150,12 @@ class Ratchet:
     def skipped_count(self) -> int:
         return len(self._skipped)
 
+    @property
+    def begins_turn(self) -> bool:
+        """The next message is the first under new keys of ours."""
+        sending = self._state.sending
+        return sending is not None and sending.sent == 0
+
     def encrypt(self, plaintext: bytes, random: Random) -> bytes:
         """The next message. The salt makes a restored or cloned state harmless: other plaintext, other key."""
         state = self._state

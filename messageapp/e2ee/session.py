@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from messageapp_keys.codec import Malformed
@@ -11,6 +12,7 @@ from messageapp_keys.ratchetkeys import RatchetKeys
 from .envelope import Envelope, check_text
 from .exchange import ChatSecrets, ExchangeFailed
 from .ratchet import Binding, Ratchet, Undecryptable
+from .sas import SasMessage
 
 __all__ = ["ChatSession", "Received"]
 
@@ -34,10 +36,12 @@ class ChatSession:
         random: Random,
         peer_ratchet: bytes = b"",
         own_ratchet: RatchetKeys | None = None,
+        checkpoint: Callable[[], bytes] = lambda: b"",
     ) -> None:
-        """`ExchangeFailed` where the peer's ratchet keys are not valid."""
+        """`ExchangeFailed` where the peer's ratchet keys are not valid. `checkpoint` is what each turn shows first."""
         self.suite = secrets.suite
         self._random = random
+        self._checkpoint = checkpoint
         binding = Binding(secrets.chat_id, secrets.associated_data, user, peer)
         if own_ratchet is not None:
             self._ratchet = Ratchet.for_receiver(secrets.root, own_ratchet, binding)
@@ -52,9 +56,10 @@ class ChatSession:
         """The receiver's first text waits for the caller's first message."""
         return self._ratchet.can_send
 
-    def seal(self, text: str | None, time_ms: int) -> bytes:
-        """A ratchet message; None is the empty one that the caller sends at once. `MessageTooLong` changes nothing."""
-        envelope = Envelope(self._random(16), time_ms, None if text is None else check_text(text))
+    def seal(self, text: str | None, time_ms: int, sas: SasMessage | None = None) -> bytes:
+        """A ratchet message; without a text nothing is shown. `MessageTooLong` changes nothing."""
+        checkpoint = self._checkpoint() if self._ratchet.begins_turn else b""
+        envelope = Envelope(self._random(16), time_ms, None if text is None else check_text(text), checkpoint, sas)
         return self._ratchet.encrypt(envelope.encode(), self._random)
 
     def open_untrusted(self, message: bytes, now: float) -> Received:

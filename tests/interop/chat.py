@@ -178,10 +178,14 @@ class Chat:
         th_c3 = self._th_c3()
         need(open_sealed(XL(self.prk, "c4", th_c3), bytes(12), c4, th_c3) == SECURE, "text of C4")
 
+    def exporter(self) -> bytes:
+        return XL(self.prk, "chat exporter", self._th_c3())
+
     def ratchet(self) -> Ratchet:
         th_c3 = self._th_c3()
         made = Ratchet(XL(self.prk, "chat root", th_c3), XL(self.prk, "chat id", th_c3, 8), self.ad(), self.me.name,
                        self.peer)  # fmt: skip
+        made.exporter = self.exporter()
         if self.calling:
             made.turn(self.peer_start[:32], self.peer_start[32:])
         else:
@@ -199,6 +203,7 @@ class Ratchet:
         self.ns = self.nr = self.pn = 0
         self.skipped: dict[tuple[bytes, int], bytes] = {}
         self.turns = 0
+        self.exporter = b""
 
     def kdf_rk(self, dh: bytes, secret: bytes, keys: bytes) -> tuple[bytes, bytes]:
         out = expand(extract(self.rk, dh + secret), b"MessageApp v2 ratchet" + H(keys), 64)

@@ -23,6 +23,7 @@ from .world import Stream, World, identity, open_world, some_limits
 
 LAST_OF_GREETING = "User Login Complete!"
 _CLOCK = re.compile(r"^\d\d:\d\d ")
+_QR = re.compile(r"(?:^[ ▀▄█]+\n){15,}", re.MULTILINE)
 _STEP = re.compile(r"(?P<who>[a-z]+)(?P<kind>> ?|\| |= |\? |~ |\^ | )(?P<rest>.*)", re.DOTALL)
 
 
@@ -74,8 +75,9 @@ class Player:
         self.console.put(BadInput(reason))
 
     def new(self) -> list[str]:
-        """The lines since the last call, a time before them taken away."""
-        found = [_CLOCK.sub("", line) for line in self.console.lines[self._read :]]
+        """The lines since the last call, a time before them taken away; a QR code is one line."""
+        whole = _QR.sub("[QR code]\n", "".join(f"{line}\n" for line in self.console.lines[self._read :]))
+        found = [_CLOCK.sub("", line) for line in whole.split("\n")[:-1]]
         self._read = len(self.console.lines)
         return found
 

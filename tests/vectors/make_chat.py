@@ -13,9 +13,11 @@ from pathlib import Path
 
 from interop.base import SWIFT, XL, H, Identity, mac, vec
 from interop.chat import Chat
+from interop.sas import commitment, seven
 
 FILE = Path(__file__).parents[1] / "data" / "chat-vector.json"
 SERVER, INVITE = "chat.example.org", bytes(range(16))
+R_A, R_B = bytes(range(32)), bytes(range(32, 64))
 NOTE = (
     "MessageApp protocol v2, known answers of a chat exchange and its first ratchet messages, made by tests/interop."
     " Every private key in this file is a test key, published on purpose: never use one."
@@ -54,6 +56,10 @@ def main() -> None:
         "sid": XL(prk, "chat id", th_c3, 8),
         "X": XL(prk, "chat exporter", th_c3),
         "AD": caller.ad(),
+        "sas_r_a": R_A,
+        "sas_r_b": R_B,
+        "sas_commit": commitment(R_A),
+        "sas_numbers": bytes(seven(caller.exporter(), R_A, R_B)),
         "CK_0": chain,
         "MK_0": mac(chain, b"\x01"),
         "message_0": messages[0],
