@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from messageapp.errors import UnusableSetup
-from messageapp.store.home import Home, make_folder, read_public, read_secret, write_file
+from messageapp.store.home import Home, make_folder, read_public, read_secret, write_file, write_outside
 
 
 @pytest.fixture(autouse=True)
@@ -164,3 +165,23 @@ def test_identities_are_listed_without_leftovers(tmp_path: Path) -> None:
     (tmp_path / "identities" / ".carol.key.0011").write_bytes(b"")
     (tmp_path / "identities" / ".carol.key").write_bytes(b"")
     assert [path.stem for path in home.identities()] == ["alice", "bob"]
+
+
+def test_a_file_outside_is_new_whole_and_ours_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "link", None)  # as on a stick
+    path = tmp_path / "backup"
+    write_outside(path, b"all of it")
+    assert (path.read_bytes(), path.stat().st_mode & 0o777) == (b"all of it", 0o600)
+    with pytest.raises(UnusableSetup, match="exists already"):
+        write_outside(path, b"other")
+    with pytest.raises(UnusableSetup, match="no such file"):
+        write_outside(tmp_path / "no" / "folder", b"")
+    assert not (tmp_path / "no").exists()
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UnusableSetup, match="no space left"):
+        write_outside(tmp_path / "full", b"half of it")
+    assert not (tmp_path / "full").exists()

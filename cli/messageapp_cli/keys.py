@@ -7,7 +7,9 @@ from typing import Any
 
 import click
 
+from .backup import backup, restore
 from .options import UsernameType, ask_passphrase, home_option, passphrase_option
+from .rotate import rotate
 
 __all__ = ["keygen", "keys"]
 
@@ -21,12 +23,14 @@ __all__ = ["keygen", "keys"]
     type=click.Path(dir_okay=False),
     help="Take an existing private key, such as `openssl genrsa -aes256` makes.",
 )
+@click.option("--pq", is_flag=True, help="An ML-DSA-65 key as well: both must sign, one may be broken.")
 @passphrase_option
 @home_option
-def keygen(name: str, imported: str | None, passphrase_file: str | None, home: Any) -> None:
+def keygen(name: str, imported: str | None, pq: bool, passphrase_file: str | None, home: Any) -> None:
     """Make the identity NAME, sealed with a passphrase.
 
-    It is an RSA-3072 key pair; the private key never leaves this home.
+    It is an RSA-3072 key pair, with --pq an ML-DSA-65 key pair too; private keys never leave this home, but for a
+    backup that you make.
     """
     from messageapp.errors import UnusableSetup
     from messageapp.store.identities import save_identity
@@ -37,11 +41,13 @@ def keygen(name: str, imported: str | None, passphrase_file: str | None, home: A
     from .main import complain
 
     forbid_core_dumps()
+    if pq and imported is not None:
+        raise click.UsageError("--pq makes both keys; it does not go with --import")
     if home.identity(name).exists():
         raise UnusableSetup(f"there is an identity {name} already: {home.identity(name)}; it is not overwritten")
     if imported is None:
         passphrase = ask_passphrase(passphrase_file, f"new passphrase for {name}", twice=True)
-        identity = PrivateIdentity.generate()
+        identity = PrivateIdentity.generate(post_quantum=pq)
     else:
         identity, passphrase = _import(name, Path(imported), passphrase_file)
     path = save_identity(home, name, identity, passphrase)
@@ -108,3 +114,7 @@ def export(name: str, home: Any) -> None:
     from messageapp_keys.pem import export_public_pem
 
     click.echo(export_public_pem(find_identity(home, name).bundle), nl=False)
+
+
+for command in (rotate, backup, restore):
+    keys.add_command(command)

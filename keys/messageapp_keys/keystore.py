@@ -31,7 +31,11 @@ __all__ = [
     "KeyFileCorrupt",
     "SealedIdentity",
     "WrongPassphrase",
+    "read_cost",
+    "read_private",
     "seal_identity",
+    "stretch",
+    "write_private",
 ]
 
 MAGIC: Final = b"MSGAPPK\x01"
@@ -101,9 +105,7 @@ def seal_identity(
     salt, nonce = random(_SALT_SIZE), random(_NONCE_SIZE)
     header = MAGIC + u8(_KDF_ARGON2ID) + cost.encode() + salt + nonce
     header += vec8(user.encode()) + vec16(identity.bundle.encode())
-    parts = identity.pkcs8()
-    plaintext = u8(len(parts)) + b"".join(u16(algorithm) + vec16(der) for algorithm, der in parts)
-    return header + vec24(AESGCM(_derive(passphrase, salt, cost)).encrypt(nonce, plaintext, header))
+    return header + vec24(AESGCM(stretch(passphrase, salt, cost)).encrypt(nonce, write_private(identity), header))
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -138,7 +140,7 @@ class SealedIdentity:
         reader.take(len(MAGIC))
         if reader.u8() != _KDF_ARGON2ID:
             raise Malformed("it names a key derivation that is not known")
-        cost = Argon2Cost(kib=reader.u32(), passes=reader.u32(), lanes=reader.u8())
+        cost = read_cost(reader)
         salt, nonce = reader.take(_SALT_SIZE), reader.take(_NONCE_SIZE)
         user = reader.vec8().decode()
         if not is_username(user):
@@ -156,15 +158,14 @@ class SealedIdentity:
         Raises `WrongPassphrase` if the tag does not fit, `KeyFileCorrupt` if what opens is not the private half of
         `bundle`.
         """
-        key = _derive(passphrase, self.salt, self.cost)
+        key = stretch(passphrase, self.salt, self.cost)
         try:
             plaintext = AESGCM(key).decrypt(self.nonce, self.sealed, self.header)
         except InvalidTag:
             raise WrongPassphrase from None
         try:
             with reading_untrusted(plaintext) as reader:
-                parts = [(reader.u16(), reader.vec16()) for _ in range(reader.u8())]
-            identity = PrivateIdentity.from_pkcs8(parts)
+                identity = read_private(reader)
         except Malformed:
             raise KeyFileCorrupt("the key file opens, but holds no keys that can be used") from None
         if identity.bundle != self.bundle:
@@ -172,7 +173,24 @@ class SealedIdentity:
         return identity
 
 
-def _derive(passphrase: str | bytes, salt: bytes, cost: Argon2Cost) -> bytes:
+def write_private(identity: PrivateIdentity) -> bytes:
+    """`u8 n | n × (u16 sigalg | vec16 PKCS#8 DER)`, to be sealed at once."""
+    parts = identity.pkcs8()
+    return u8(len(parts)) + b"".join(u16(algorithm) + vec16(der) for algorithm, der in parts)
+
+
+def read_private(reader: Reader) -> PrivateIdentity:
+    """The reverse, of bytes that a tag has authenticated. Raises `Malformed`."""
+    return PrivateIdentity.from_pkcs8([(reader.u16(), reader.vec16()) for _ in range(reader.u8())])
+
+
+def read_cost(reader: Reader) -> Argon2Cost:
+    """What `Argon2Cost.encode` writes. Raises ValueError (`Malformed` is one), also for costs outside the bounds."""
+    return Argon2Cost(kib=reader.u32(), passes=reader.u32(), lanes=reader.u8())
+
+
+def stretch(passphrase: str | bytes, salt: bytes, cost: Argon2Cost) -> bytes:
+    """[32] Argon2id of the passphrase. Takes as long and as much memory as `cost` says."""
     secret = _normal(passphrase)
     return Argon2id(salt=salt, length=32, iterations=cost.passes, lanes=cost.lanes, memory_cost=cost.kib).derive(secret)
 

@@ -3,11 +3,20 @@
 One home may hold a server and several users:
 
     ca/ca.pem  ca/ca.key            the certificate authority
+    ca/cross.pem                    its certificate by the authority before it, for clients that have that one
+    ca/crl.pem                      its revocation list, once there is one
+    ca/old-N.pem  ca/old-N.crl      authorities before it, without their keys; the last list of each, if it had one
+    ca/next/                        what a command is about to put in place, all at once
     server/server.pem  server.key   the server's certificate chain and key
-    server/directory.db             the enrolled users
+    server/directory.db             the enrolled users and the key log
+    server/log.key                  the key that signs the checkpoints of the key log
+    server/address                  HOST:PORT where it listens, which join codes say
     server.toml                     the server's settings (optional)
     identities/NAME.key             private identities, sealed with a passphrase
-    accounts/NAME/trust.db          pins of peers and servers of one user
+    identities/NAME.next            the next one of a user, while it is made known to the servers
+    accounts/NAME/trust.db          pins of peers and servers of one user, and their key logs
+    accounts/NAME/evidence/         checkpoints with which a server was caught at a lie
+    accounts/NAME/witness.key       the key of this account's witness (`messageapp log witness`)
 """
 
 from __future__ import annotations
@@ -21,7 +30,7 @@ from pathlib import Path
 from messageapp.errors import UnusableSetup
 from messageapp_keys.names import check_username, fold
 
-__all__ = ["Home", "read_public", "read_secret", "write_file"]
+__all__ = ["Home", "read_at_most", "read_public", "read_secret", "replace_file", "write_file", "write_outside"]
 
 
 def _why(error: OSError) -> str:
@@ -66,6 +75,36 @@ def write_file(path: Path, data: bytes, *, replace: bool = False) -> None:
         raise UnusableSetup(f"cannot write {path}: {_why(error)}") from None
 
 
+def replace_file(path: Path, new: Path) -> None:
+    """`new`, in the same folder, becomes `path`: at any moment that is the one or the other. `UnusableSetup`."""
+    try:
+        os.replace(new, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise UnusableSetup(f"cannot replace {path}: {_why(error)}") from None
+
+
+def write_outside(path: Path, data: bytes) -> None:
+    """A new file of mode 0600 where the user wants it, also on a medium that knows no links; its folder must be there.
+
+    `UnusableSetup`, and no file, where it cannot be written whole.
+    """
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise UnusableSetup(f"{path} exists already; it is not overwritten") from None
+    except OSError as error:
+        raise UnusableSetup(f"cannot write {path}: {_why(error)}") from None
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise UnusableSetup(f"cannot write {path}: {_why(error)}") from None
+
+
 def _sync_folder(folder: Path) -> None:
     """A new name is on disk only when its folder is."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -79,6 +118,15 @@ def read_public(path: Path) -> bytes:
     """A file that anybody may read; `UnusableSetup` where it cannot be."""
     try:
         return path.read_bytes()
+    except OSError as error:
+        raise UnusableSetup(f"cannot read {path}: {_why(error)}") from None
+
+
+def read_at_most(path: Path, limit: int) -> bytes:
+    """As `read_public`, but of a larger file only `limit + 1` bytes: enough to see that it is."""
+    try:
+        with path.open("rb") as file:
+            return file.read(limit + 1)
     except OSError as error:
         raise UnusableSetup(f"cannot read {path}: {_why(error)}") from None
 
@@ -107,6 +155,18 @@ class Home:
         return self.path / "ca" / "ca.key"
 
     @property
+    def ca_cross(self) -> Path:
+        return self.path / "ca" / "cross.pem"
+
+    @property
+    def ca_crl(self) -> Path:
+        return self.path / "ca" / "crl.pem"
+
+    @property
+    def ca_next(self) -> Path:
+        return self.path / "ca" / "next"
+
+    @property
     def server_certificate(self) -> Path:
         return self.path / "server" / "server.pem"
 
@@ -119,11 +179,22 @@ class Home:
         return self.path / "server" / "directory.db"
 
     @property
+    def log_key(self) -> Path:
+        return self.path / "server" / "log.key"
+
+    @property
+    def address(self) -> Path:
+        return self.path / "server" / "address"
+
+    @property
     def server_settings(self) -> Path:
         return self.path / "server.toml"
 
     def identity(self, user: str) -> Path:
         return self.path / "identities" / f"{fold(check_username(user))}.key"
+
+    def next_identity(self, user: str) -> Path:
+        return self.identity(user).with_suffix(".next")
 
     def identities(self) -> list[Path]:
         return sorted((self.path / "identities").glob("[!.]*.key"))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from messageapp.errors import LoginRefused, UnusableSetup
@@ -9,9 +13,19 @@ from messageapp_keys.identity import PrivateIdentity
 from messageapp_keys.keystore import KeyFileCorrupt, SealedIdentity, WrongPassphrase, seal_identity
 from messageapp_keys.names import BadUsername
 
-from .home import Home, read_secret, write_file
+from .home import Home, make_folder, read_secret, replace_file, write_file
 
-__all__ = ["find_identity", "list_identities", "save_identity", "unseal"]
+__all__ = [
+    "changing_identity",
+    "drop_next",
+    "find_identity",
+    "find_next",
+    "list_identities",
+    "save_identity",
+    "save_next",
+    "take_next",
+    "unseal",
+]
 
 
 def _parse(path: Path) -> SealedIdentity:
@@ -51,6 +65,46 @@ def save_identity(home: Home, user: str, identity: PrivateIdentity, passphrase: 
         raise UnusableSetup(f"there is an identity {user} already: {path}; it is not overwritten")
     write_file(path, seal_identity(user, identity, passphrase))
     return path
+
+
+@contextmanager
+def changing_identity(home: Home, user: str) -> Iterator[None]:
+    """Alone in changing the key of `user`: what one process takes away, another may have shown a server.
+
+    `UnusableSetup` where another process does. The lock goes with this one.
+    """
+    folder = make_folder(home.trust(user).parent)
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UnusableSetup(f"the key of {user} is being changed by another process") from None
+        yield
+    finally:
+        os.close(handle)
+
+
+def find_next(home: Home, user: str) -> SealedIdentity | None:
+    """The identity that a change of key has made and that may be known to a server already. `UnusableSetup`."""
+    path = home.next_identity(user)
+    return _parse(path) if path.exists() else None
+
+
+def save_next(home: Home, user: str, identity: PrivateIdentity, passphrase: str) -> None:
+    """On disk when this returns. `UnusableSetup` where there is one. Takes a moment (Argon2id)."""
+    write_file(home.next_identity(user), seal_identity(user, identity, passphrase))
+
+
+def take_next(home: Home, user: str) -> None:
+    """The next identity is the user's from now on; the one before is gone. `UnusableSetup`."""
+    replace_file(home.identity(user), home.next_identity(user))
+
+
+def drop_next(home: Home, user: str) -> None:
+    """Only where no server has been shown it."""
+    with suppress(OSError):  # a later change takes it then
+        home.next_identity(user).unlink(missing_ok=True)
 
 
 def unseal(sealed: SealedIdentity, passphrase: str) -> PrivateIdentity:

@@ -19,7 +19,7 @@ from messageapp_keys.kem import (
     encapsulate_untrusted,
     load_mlkem_untrusted,
 )
-from messageapp_keys.keystore import KeyFileCorrupt, SealedIdentity, WrongPassphrase, _derive
+from messageapp_keys.keystore import KeyFileCorrupt, SealedIdentity, WrongPassphrase, stretch
 from messageapp_keys.pem import PemRefused, export_public_pem, import_private_pem, import_public_pem
 from messageapp_keys.signing import (
     SignatureAlgorithm,
@@ -193,7 +193,7 @@ def _key_file() -> Harness:
 def _key_file_insider() -> Harness:
     """The plaintext of a key file, sealed rightly: a file that somebody made up with the passphrase."""
     sealed = SealedIdentity.parse_untrusted(material.recording()["key file"])
-    cipher = AESGCM(_derive("pass", sealed.salt, sealed.cost))
+    cipher = AESGCM(stretch("pass", sealed.salt, sealed.cost))
 
     def attack(data: bytes) -> None:
         parts = {name: getattr(sealed, name) for name in SealedIdentity.__slots__}
