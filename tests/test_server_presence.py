@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from messageapp.server.presence import RULES, Message, Presence
-from messageapp.wire.commands import Call, Errors, Invite, Left, ListEntry, Listing, PeerKey, UserState
+from messageapp.wire.commands import Call, Errors, Invite, Left, ListEntry, Listing, PeerKey, Raw, UserState
 from messageapp_keys.identity import PrivateIdentity
 from messageapp_keys.pem import export_public_pem
 
@@ -373,6 +373,91 @@ def test_only_the_two_bound_devices_are_in_the_chat() -> None:
     }
 
 
+# blocks ---------------------------------------------------------------------------------------------------------------
+
+
+class Blocked:
+    """(who, whom), as the directory has them."""
+
+    def __init__(self, *pairs: str) -> None:
+        self.pairs = set(pairs)
+
+    def is_blocked(self, owner: str, blocked: str) -> bool:
+        return owner + blocked in self.pairs
+
+    def blockers_of(self, blocked: str) -> set[str]:
+        return {pair[0].lower() for pair in self.pairs if pair[1] == blocked}
+
+
+def blocking(*pairs: str) -> Office:
+    office = Office()
+    office.presence = Presence(RING, pem_of, blocks=Blocked(*pairs))
+    for label in ("A1", "A2", "B1", "B2", "C1"):
+        office.join(label)
+    return office
+
+
+def test_who_is_blocked_is_answered_as_by_one_who_is_offline() -> None:
+    office = blocking("AB")
+    office.chat("B1", "A")
+    of_blocked, state = office.sent, office.snapshot()
+    office.chat("B1", "D")
+    assert of_blocked == office.sent
+    assert of_blocked[0].argument == Errors(10, "not available")
+    assert state == office.snapshot() == blocking("AB").snapshot()
+    office.chat("C1", "A")  # others are not concerned
+    assert office.state("A") is RINGING
+
+
+def test_who_blocks_is_reminded_of_it_also_where_the_other_is_offline() -> None:
+    office = blocking("AB", "AD")
+    for user in "BD":
+        office.chat("A1", user)
+        assert [message.argument for message in office.sent] == [Errors(3, f"you block {user}; unblock {user} first")]
+        assert office.state("A") is IDLE
+
+
+def test_who_blocks_is_hidden_from_the_blocked_and_from_nobody_else() -> None:
+    office = blocking("AB")
+    everybody = office.presence.listing("C")
+    assert everybody == Raw(Listing(tuple(ListEntry(user, IDLE) for user in "ABC")).encode())
+    assert office.presence.listing("A") is office.presence.listing("C") is everybody
+    office.chat("A1", "C")
+    found = office.presence.listing("B")
+    assert found == Raw(Listing((ListEntry("B", IDLE), ListEntry("C", RINGING))).encode())
+
+
+def test_a_call_that_rings_at_the_blocking_ends_as_an_unanswered_one() -> None:
+    unanswered = ringing()
+    unanswered.expire()
+    for owner, other in ("BA", "AB"):
+        office = ringing()
+        office.told(office.presence.block(owner, other))
+        assert office.got() == unanswered.got()
+        assert office.state("A") is office.state("B") is IDLE
+        assert {device.believes for device in office.devices.values()} == {None}
+
+
+def test_a_chat_at_the_blocking_ends_as_one_that_was_left() -> None:
+    for owner, other in ("BA", "AB"):
+        office = chatting()
+        office.told(office.presence.block(owner, other))
+        assert {(message.session.label, message.argument) for message in office.sent} == {
+            ("A1", Left(disconnected=False)),
+            ("B1", Left(disconnected=False)),
+        }
+        assert office.presence.chat_peer(office.devices["A1"]) is None
+
+
+def test_blocking_somebody_else_ends_nothing() -> None:
+    for make in (idle, ringing, chatting):
+        office = make()
+        before = office.snapshot()
+        for owner, other in ("AC", "BC", "CA", "CB", "AD", "DA", "AA"):
+            assert office.presence.block(owner, other) == []
+        assert office.snapshot() == before
+
+
 # every reachable state --------------------------------------------------------------------------------------------
 
 DEVICES = ("A1", "A2", "B1", "B2", "C1")
@@ -384,7 +469,7 @@ def steps() -> list[Step]:
     for device in DEVICES:
         found += [("join", device), ("leave", device), ("exch", device)]
         found += [("cach", device, user) for user in "ABC"]
-        found += [("chat", device, user) for user in "ABC"]
+        found += [(verb, device, user) for verb in ("chat", "block") for user in "ABC"]
         found += [(verb, device, user) for verb in ("acpt", "refu") for user in "ABC" if user != device[0]]
         other = "C" if device[0] != "C" else "A"
         found += [(verb, device, other, user) for verb in ("acpt", "refu") for user in "AB" if user != other]
@@ -409,6 +494,8 @@ def perform(office: Office, step: Step) -> bool:
     match step:
         case ("leave", _):
             office.leave(device)
+        case ("block", _, user):
+            office.told(office.presence.block(device[0], user))
         case ("exch", _):
             office.exch(device)
         case ("cach", _, user):
@@ -521,7 +608,7 @@ def test_in_every_reachable_state_both_sides_agree_and_every_client_knows() -> N
                 entry = office.presence.find(user)
                 seen.add((None if entry is None else entry.state, step[0], refused))
             replies = [message for message in office.sent if message.reply]
-            assert len(replies) == (0 if step[0] in ("expire", "join", "leave") else 1)
+            assert len(replies) == (0 if step[0] in ("expire", "join", "leave", "block") else 1)
             assert all(message.session.label == step[1] for message in replies)
             if after not in paths:
                 paths[after] = (*path, step)
@@ -549,11 +636,12 @@ def test_every_row_is_named_by_something() -> None:
         [("chat", "A1", "B"), ("acpt", "B1", "A"), ("exch", "A1")],
         [("chat", "A1", "B"), ("refu", "B1", "A"), ("chat", "A1", "B"), ("cach", "A1", "A")],
         [("chat", "A1", "B"), ("chat", "B1", "A"), ("leave", "A1")],
-        [("chat", "A1", "B"), ("chat", "C1", "A"), ("leave", "A1")],
+        [("chat", "A1", "B"), ("chat", "C1", "B"), ("chat", "C1", "A"), ("leave", "A1")],
         [("chat", "A1", "B"), ("expire",), ("chat", "A1", "B"), ("leave", "B1")],
+        [("chat", "B1", "C"), ("chat", "A1", "B"), ("acpt", "C1", "B"), ("block", "C1", "B")],
     ):
         office = Office()
-        office.presence = Watched(RING, pem_of)
+        office.presence = Watched(RING, pem_of, blocks=Blocked("CA"))
         for label in ("A1", "B1", "C1"):
             office.join(label)
         for step in scenario:

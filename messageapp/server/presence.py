@@ -12,8 +12,8 @@ Pure: no I/O and no clock. Each event returns the `Message`s that follow from it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Final, Generic, Protocol, TypeVar
 
 from messageapp.wire.commands import (
@@ -30,9 +30,10 @@ from messageapp.wire.commands import (
     UserState,
 )
 from messageapp_keys.identity import IdentityBundle
+from messageapp_keys.names import fold
 from messageapp_keys.pem import export_public_pem
 
-__all__ = ["RULES", "Message", "Presence", "Rule", "UserEntry"]
+__all__ = ["RULES", "Message", "Presence", "Rule", "UserEntry", "no_proof"]
 
 NOT_AVAILABLE: Final = "not available"
 NOT_NOW: Final = "not now"
@@ -43,11 +44,26 @@ def _public_pem(bundle: bytes) -> bytes:
     return export_public_pem(IdentityBundle.parse_untrusted(bundle)).encode()
 
 
+def no_proof(name: str) -> bytes:
+    """Of a server without a key log."""
+    return b""
+
+
 class SessionLike(Protocol):
     """What presence needs of a session."""
 
     @property
     def user(self) -> str: ...
+
+
+class BlocksLike(Protocol):
+    """Who blocks whom (protocol §6.2)."""
+
+    def is_blocked(self, owner: str, blocked: str) -> bool: ...
+
+    def blockers_of(self, blocked: str) -> Container[str]:
+        """Their names in lower case; false where there are none."""
+        ...
 
 
 S = TypeVar("S", bound=SessionLike)
@@ -101,8 +117,10 @@ class _Event(Generic[S]):
     session: S
     invite: bytes = b""
     name: str = ""  # as the request names the peer
-    target: UserEntry[S] | None = None  # chat: whom
+    target: UserEntry[S] | None = None  # chat, block: whom
     now: float = 0.0
+    blocking: bool = False  # chat: whoever calls blocks whom he calls
+    blocked: bool = False  # chat: and the other way round
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,17 +136,21 @@ class Rule:
 _IDLE, _RINGING, _IN_CHAT, _CALLING = UserState.IDLE, UserState.RINGING, UserState.IN_CHAT, UserState.CALLING
 
 RULES: Final = (
+    Rule(_IDLE, "chat", "peer is blocked by me", _IDLE, None, "remind"),
     Rule(_IDLE, "chat", "peer is idle", _CALLING, _RINGING, "ring"),
     Rule(_IDLE, "chat", "peer is not available", _IDLE, None, "unavailable"),
     Rule(_RINGING, "chat", "peer is calling me", _IN_CHAT, _IN_CHAT, "glare"),
     Rule(_RINGING, "acpt", "name and invite match", _IN_CHAT, _IN_CHAT, "bind"),
     Rule(_RINGING, "refu", "name and invite match", _IDLE, _IDLE, "refuse"),
     Rule(_RINGING, "gone", "last session", _IDLE, _IDLE, "vanish"),
+    Rule(_RINGING, "block", "of the peer", _IDLE, _IDLE, "expire"),
     Rule(_CALLING, "cach", "my call and invite", _IDLE, _IDLE, "cancel"),
     Rule(_CALLING, "gone", "bound session", _IDLE, _IDLE, "stop_ringing"),
     Rule(_CALLING, "time out", "always", _IDLE, _IDLE, "expire"),
+    Rule(_CALLING, "block", "of the peer", _IDLE, _IDLE, "expire"),
     Rule(_IN_CHAT, "exch", "bound session", _IDLE, _IDLE, "leave"),
     Rule(_IN_CHAT, "gone", "bound session", _IDLE, _IDLE, "disconnect"),
+    Rule(_IN_CHAT, "block", "of the peer", _IDLE, _IDLE, "separate"),
 )
 _RULES_FOR: Final = {
     (one.state, one.event): tuple([rule for rule in RULES if (rule.state, rule.event) == (one.state, one.event)])
@@ -137,7 +159,9 @@ _RULES_FOR: Final = {
 
 
 def _peer_idle(event: _Event[S]) -> bool:
-    return event.target is not None and event.target is not event.entry and event.target.state is UserState.IDLE
+    """Also for who is called; one who blocks the caller is as one who is not there."""
+    target = event.target
+    return target is not None and target is not event.entry and target.state is UserState.IDLE and not event.blocked
 
 
 def _names_bond(event: _Event[S]) -> bool:
@@ -152,6 +176,7 @@ def _bound_session(event: _Event[S]) -> bool:
 
 _CONDITIONS: Final[dict[str, Callable[[_Event[S]], bool]]] = {
     "always": lambda event: True,
+    "peer is blocked by me": lambda event: event.blocking,
     "peer is idle": _peer_idle,
     "peer is not available": lambda event: not _peer_idle(event),
     "peer is calling me": lambda event: event.entry.bond is not None and event.entry.bond.caller is event.target,
@@ -161,19 +186,29 @@ _CONDITIONS: Final[dict[str, Callable[[_Event[S]], bool]]] = {
     ),
     "bound session": _bound_session,
     "last session": lambda event: len(event.entry.sessions) == 1,
+    "of the peer": lambda event: event.entry.bond is not None and event.entry.bond.peer(event.entry) is event.target,
 }
 
 
 class Presence(Generic[S]):
     """All users that are online."""
 
-    def __init__(self, ring_seconds: float, pem_of: Callable[[bytes], bytes] = _public_pem) -> None:
+    def __init__(
+        self,
+        ring_seconds: float,
+        pem_of: Callable[[bytes], bytes] = _public_pem,
+        proof_of: Callable[[str], bytes] = no_proof,
+        blocks: BlocksLike | None = None,
+    ) -> None:
         self._users: dict[str, UserEntry[S]] = {}
         self._ringing: dict[_Bond[S], None] = {}  # in the order of their deadlines
         self._ring_seconds = ring_seconds
         self._pem_of = pem_of  # made for a call that is answered: most sessions never need it
+        self._proof_of = proof_of  # of the key log (protocol §12)
+        self._blocks = blocks
         self.session_count = 0
         self._listing: Raw | None = None
+        self._listed: list[tuple[str, bytes]] = []  # its entries: (lower-case name, encoded)
 
     # who is there -----------------------------------------------------------------------------------------------------
 
@@ -203,12 +238,21 @@ class Presence(Generic[S]):
     def find(self, name: str) -> UserEntry[S] | None:
         return self._users.get(name)
 
-    def listing(self) -> Raw:
-        """The encoded reply to `list`. Every client asks again and again, so it is made once a change."""
+    def listing(self, user: str = "") -> Raw:
+        """The encoded reply to `list` for `user`, from whom those who block him are hidden.
+
+        Every client asks again and again, so it is made once a change for all others.
+        """
         if self._listing is None:
-            entries = tuple(ListEntry(entry.name, entry.state) for entry in self._users.values())
-            self._listing = Raw(Listing(entries).encode())
-        return self._listing
+            self._listed = [
+                (fold(entry.name), Listing((ListEntry(entry.name, entry.state),)).encode())
+                for entry in self._users.values()
+            ]
+            self._listing = Raw(b"".join(encoded for _, encoded in self._listed))
+        hidden = self._blocks.blockers_of(user) if self._blocks is not None else None
+        if not hidden:
+            return self._listing
+        return Raw(b"".join(encoded for name, encoded in self._listed if name not in hidden))
 
     def sessions(self) -> Iterator[S]:
         for entry in list(self._users.values()):
@@ -225,7 +269,12 @@ class Presence(Generic[S]):
     # events -----------------------------------------------------------------------------------------------------------
 
     def chat(self, session: S, call: Call, now: float) -> list[Message[S]]:
-        return self._request("chat", session, call.user, call.invite, now)
+        blocks, entry = self._blocks, self._users[session.user]
+        event = _Event(entry, session, call.invite, call.user, self._users.get(call.user), now)
+        if blocks is not None:  # both are asked whoever is online: it must not show in the time that it takes
+            blocking, blocked = blocks.is_blocked(entry.name, call.user), blocks.is_blocked(call.user, entry.name)
+            event = replace(event, blocking=blocking, blocked=blocked)
+        return self._answer("chat", event)
 
     def accept(self, session: S, call: Call) -> list[Message[S]]:
         return self._request("acpt", session, call.user, call.invite)
@@ -239,6 +288,14 @@ class Presence(Generic[S]):
     def leave_chat(self, session: S) -> list[Message[S]]:
         return self._request("exch", session)
 
+    def block(self, owner: str, blocked: str) -> list[Message[S]]:
+        """`owner` blocks from now on: what both have to do with each other at this moment ends."""
+        entry = self._users.get(owner)
+        target = next((each for each in self._users.values() if fold(each.name) == fold(blocked)), None)
+        if entry is None or target is None:
+            return []
+        return self._apply("block", _Event(entry, entry.sessions[0], target=target)) or []
+
     def expire(self, now: float) -> list[Message[S]]:
         """End the calls that rang for too long."""
         messages: list[Message[S]] = []
@@ -248,13 +305,13 @@ class Presence(Generic[S]):
             messages += self._apply("time out", _Event(bond.caller, bond.caller_session)) or []
         return messages
 
-    def _request(
-        self, name: str, session: S, user: str = "", invite: bytes = b"", now: float = 0.0
-    ) -> list[Message[S]]:
-        event = _Event(self._users[session.user], session, invite, user, self._users.get(user), now)
+    def _request(self, name: str, session: S, user: str = "", invite: bytes = b"") -> list[Message[S]]:
+        return self._answer(name, _Event(self._users[session.user], session, invite, user, self._users.get(user)))
+
+    def _answer(self, name: str, event: _Event[S]) -> list[Message[S]]:
         messages = self._apply(name, event)
         if messages is None:
-            return [Message(session, "erro", Errors(ErrorCode.NOT_NOW, NOT_NOW), reply=True)]
+            return [Message(event.session, "erro", Errors(ErrorCode.NOT_NOW, NOT_NOW), reply=True)]
         return messages
 
     def _apply(self, name: str, event: _Event[S]) -> list[Message[S]] | None:
@@ -286,6 +343,10 @@ class Presence(Generic[S]):
     def _unavailable(self, event: _Event[S]) -> list[Message[S]]:
         return [Message(event.session, "erro", Errors(ErrorCode.NOT_AVAILABLE, NOT_AVAILABLE), reply=True)]
 
+    def _remind(self, event: _Event[S]) -> list[Message[S]]:
+        text = f"you block {event.name}; unblock {event.name} first"
+        return [Message(event.session, "erro", Errors(ErrorCode.NOT_NOW, text), reply=True)]
+
     def _glare(self, event: _Event[S]) -> list[Message[S]]:
         """Both called: the call whose caller has the smaller key_id stands; the session that asked takes part."""
         rang = self._bond_of(event)
@@ -305,13 +366,18 @@ class Presence(Generic[S]):
         if bond.receiver_session is None:
             bond.receiver_session = event.session
         caller, receiver = bond.caller, bond.receiver
-        to_caller = PeerKey(bond.invite, True, receiver.name, receiver.bundle, self._pem_of(receiver.bundle))
-        to_receiver = PeerKey(bond.invite, False, caller.name, caller.bundle, self._pem_of(caller.bundle))
+        to_caller, to_receiver = self._key_of(bond, receiver), self._key_of(bond, caller)
         return [
             *(self._silence(rang, event.entry, but=event.session)),
             Message(bond.caller_session, "pubk", to_caller, reply=bond.caller_session is event.session),
             Message(bond.receiver_session, "pubk", to_receiver, reply=bond.receiver_session is event.session),
         ]
+
+    def _key_of(self, bond: _Bond[S], entry: UserEntry[S]) -> PeerKey:
+        """pubk about `entry`, for the other side of the bond."""
+        to_caller = entry is bond.receiver
+        pem, proof = self._pem_of(entry.bundle), self._proof_of(entry.name)
+        return PeerKey(bond.invite, to_caller, entry.name, entry.bundle, pem, proof)
 
     def _refuse(self, event: _Event[S]) -> list[Message[S]]:
         bond = self._dissolve(event)
@@ -344,6 +410,12 @@ class Presence(Generic[S]):
 
     def _disconnect(self, event: _Event[S]) -> list[Message[S]]:
         return self._part(event, disconnected=True)
+
+    def _separate(self, event: _Event[S]) -> list[Message[S]]:
+        """Of a client that did not leave first: it learns it as the peer does."""
+        bond = self._dissolve(event)
+        both = (bond.caller_session, bond.receiver_session)
+        return [Message(session, "exch", Left(disconnected=False)) for session in both if session is not None]
 
     def _part(self, event: _Event[S], *, disconnected: bool) -> list[Message[S]]:
         bond = self._dissolve(event)

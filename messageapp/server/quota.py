@@ -103,6 +103,9 @@ class UserRates:
         self._limits = limits
         self._commands: OrderedDict[str, TokenBucket] = OrderedDict()
         self._chats: OrderedDict[str, TokenBucket] = OrderedDict()
+        self._klogs: OrderedDict[str, TokenBucket] = OrderedDict()
+        self._newks: OrderedDict[str, TokenBucket] = OrderedDict()
+        self._blocks: OrderedDict[str, TokenBucket] = OrderedDict()
 
     def command(self, user: str, now: float) -> bool:
         limits = self._limits
@@ -111,6 +114,18 @@ class UserRates:
     def chat(self, user: str, now: float) -> bool:
         per_minute = self._limits.chats_per_minute
         return self._take(self._chats, user, per_minute / 60, max(1, per_minute), now)
+
+    def klog(self, user: str, now: float) -> bool:
+        per_minute = self._limits.klogs_per_minute
+        return self._take(self._klogs, user, per_minute / 60, max(1, per_minute), now)
+
+    def newk(self, user: str, now: float) -> bool:
+        per_hour = self._limits.newks_per_hour
+        return self._take(self._newks, user, per_hour / 3600, max(1, per_hour), now)
+
+    def block(self, user: str, now: float) -> bool:
+        per_minute = self._limits.blocks_per_minute
+        return self._take(self._blocks, user, per_minute / 60, max(1, per_minute), now)
 
     @staticmethod
     def _take(table: OrderedDict[str, TokenBucket], user: str, rate: float, burst: float, now: float) -> bool:
