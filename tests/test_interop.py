@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from interop.base import CLASSIC, HYBRID, MLDSA65, P256, PSS, SWIFT, Identity, Reader, tlv, u, unpad
+from interop.base import CLASSIC, HYBRID, MLDSA65, P256, PSS, SWIFT, Identity, Reader, tlv, u, unpad, vec, verify_list
 from interop.calls import bind, erro, read_pubk, secure, states, talk, to
 from interop.chat import RATCHET
-from interop.peer import RECORD, REPLY, REQUEST, Closed, Session, read_exactly, read_frame
-from interop.programs import RealServer
+from interop.log import L_CHANGE, Log, new_key
+from interop.peer import RECORD, REPLY, REQUEST, Alert, Closed, Session, read_exactly, read_frame
+from interop.programs import RealServer, run
 
 KINDS = {
     "ann": ("rsa2048",),
@@ -68,6 +69,70 @@ def gone(session: Session) -> None:
         read_exactly(session.sock, 1)
 
 
+# ---- the key log
+
+
+def test_the_log_holds_everybody_and_m4_shows_it(parties: Parties, people: dict[str, Identity]) -> None:
+    session = parties("ann")
+    log = Log(session)
+    assert log.read(session.tlvs[3]) == (log.size, log.root)
+    assert {leaf.user: leaf.key_id for leaf in log.leaves()} == {who.name: who.key_id for who in people.values()}
+
+
+@pytest.mark.parametrize("kinds", [("ed25519",), ("ed25519", "mldsa65"), ("rsa2048",)], ids="-".join)
+def test_a_key_is_changed_and_everybody_told(tmp_path: Path, kinds: tuple[str, ...]) -> None:
+    ann, bea, after = Identity.make("ann", "ed25519"), Identity.make("bea", "ed25519"), Identity.make("ann", *kinds)
+    with RealServer(tmp_path) as server:
+        server.enrol(ann, bea)
+        with ExitStack() as closing:
+            ann_session, bea_session = server.log_in(ann), server.log_in(bea)
+            closing.callback(ann_session.close)
+            closing.callback(bea_session.close)
+            name = Log(ann_session).server
+            wrong = new_key(name, "ann", 3, ann, after)
+            assert erro(ann_session.ask("newk", wrong))[0] == 1
+            assert ann_session.ask("newk", new_key(name, "ann", 2, ann, after)) == ("okay", b"")
+            while (record := ann_session.receive())[2] != "byee":
+                assert record[2] == "klog"  # in time for it, or not
+            assert record[3] == b"\5"
+            gone(ann_session)
+            assert bea_session.event("klog")[0] == 1
+            first, _, third = Log(bea_session).leaves()
+            assert (third.version, third.previous, third.flags, third.key_id) == (2, 0, 0, after.key_id)
+            change = vec(name.encode(), 1) + vec(b"ann", 1) + u(2, 4) + ann.key_id + after.key_id
+            verify_list(ann.bundle, L_CHANGE, change, Reader(third.signatures))
+            back = server.log_in(after)
+            closing.callback(back.close)
+            assert states(back) == {"ann": 0, "bea": 0}
+            assert Log(back).ask(5, first.key_id).vec(2) == ann.bundle
+
+
+def test_a_revocation_by_another_process_ends_sessions_and_is_told(tmp_path: Path) -> None:
+    ann, bea = Identity.make("ann", "ed25519"), Identity.make("bea", "ed25519")
+    with RealServer(tmp_path) as server, ExitStack() as closing:
+        server.enrol(ann, bea)
+        sessions = [server.log_in(who) for who in (ann, bea)]
+        for session in sessions:
+            closing.callback(session.close)
+        bind(*sessions)
+        run("user", "revoke", "BEA", "--home", server.home)
+        told = {sessions[0].receive()[2:] for _ in range(2)}
+        assert ("exch", b"\1") in told
+        assert {verb for verb, _ in told} == {"exch", "klog"}
+        while (record := sessions[1].receive())[2] != "byee":
+            assert record[2] == "klog"
+        assert record[3] == b"\5"
+        with pytest.raises(Alert):
+            server.log_in(bea)
+        leaf = Log(sessions[0]).leaves()[-1]
+        assert (leaf.user, leaf.flags, leaf.key_id, leaf.previous) == ("bea", 2, bea.key_id, 1)
+        after = Identity.make("bea", "ed25519")
+        (tmp_path / "after.pem").write_bytes(after.pem())
+        run("user", "reset", "bea", tmp_path / "after.pem", "--home", server.home)
+        closing.callback(server.log_in(after).close)
+        assert [leaf.flags for leaf in Log(sessions[0]).leaves()] == [0, 0, 2, 1]
+
+
 # ---- login
 
 
@@ -75,7 +140,7 @@ def gone(session: Session) -> None:
 @pytest.mark.parametrize("name", KINDS)
 def test_login_of_every_kind_of_user_in_every_suite(parties: Parties, name: str, suite: int) -> None:
     session = parties(name, suites=(suite,))
-    assert set(session.tlvs) == {1, 2, 5}
+    assert set(session.tlvs) == {1, 2, 3, 5}
     assert len(session.tlvs[1]) == 8
     assert len(session.tlvs[2]) == 4
     assert states(session)[name] == 0
@@ -203,8 +268,12 @@ def test_pubk_carries_the_bundle_and_its_pem(parties: Parties, people: dict[str,
     bea.event("reqt")
     verb, value = bea.ask("acpt", to(who, invite))
     assert verb == "pubk"
-    assert read_pubk(value) == (invite, 2, who, people[who].bundle, people[who].pem(), b"")
-    assert read_pubk(caller.event("pubk")) == (invite, 1, "bea", people["bea"].bundle, people["bea"].pem(), b"")
+    *to_bea, proof = read_pubk(value)
+    assert to_bea == [invite, 2, who, people[who].bundle, people[who].pem()]
+    Log(bea).check(proof, who, people[who].key_id)
+    *to_caller, proof = read_pubk(caller.event("pubk"))
+    assert to_caller == [invite, 1, "bea", people["bea"].bundle, people["bea"].pem()]
+    Log(caller).check(proof, "bea", people["bea"].key_id)
     assert states(bea) == {who: 2, "bea": 2}
 
 

@@ -52,10 +52,10 @@ def test_names_are_unique_whatever_their_capitals(database: sqlite3.Connection, 
 def test_removing(database: sqlite3.Connection) -> None:
     add_user(database, "Alice", BUNDLE, 1)
     add_user(database, "bob", identity("bob").bundle, 2)
-    remove_user(database, "ALICE")
+    remove_user(database, "ALICE", 9)
     assert [user.name for user in list_users(database)] == ["bob"]
     with pytest.raises(UnusableSetup, match="no user alice"):
-        remove_user(database, "alice")
+        remove_user(database, "alice", 9)
     add_user(database, "alice", BUNDLE, 3)
     assert [user.name for user in list_users(database)] == ["alice", "bob"]
 
@@ -77,14 +77,15 @@ def test_a_damaged_row_lets_nobody_in_and_is_named(database: sqlite3.Connection,
         with pytest.raises(Malformed):
             found.checked_untrusted()
     assert directory.find("bob") == identity("bob").bundle
-    remove_user(database, "alice")
+    remove_user(database, "alice", 9)
     assert [user.name for user in list_users(database)] == ["bob"]
 
 
 def test_the_tables_take_only_what_they_are_for(database: sqlite3.Connection) -> None:
-    for row in (("a", "a", "text", 1), ("a", "a", b"", "long ago"), ("a", None, b"", 1)):
+    rows = (("a", "a", "text", 1, None), ("a", "a", b"", "long ago", None), ("a", None, b"", 1, None))
+    for row in (*rows, ("a", "a", b"", 1, "now")):
         with pytest.raises(sqlite3.IntegrityError):
-            database.execute("INSERT INTO users VALUES (?, ?, ?, ?)", row)
+            database.execute("INSERT INTO users VALUES (?, ?, ?, ?, ?)", row)
 
 
 def test_a_directory_that_cannot_be_written(database: sqlite3.Connection) -> None:
@@ -93,7 +94,7 @@ def test_a_directory_that_cannot_be_written(database: sqlite3.Connection) -> Non
     with pytest.raises(UnusableSetup, match="cannot write"):
         add_user(database, "bob", BUNDLE, 1)
     with pytest.raises(UnusableSetup, match="cannot write"):
-        remove_user(database, "alice")
+        remove_user(database, "alice", 9)
 
 
 def test_a_directory_that_cannot_be_read(database: sqlite3.Connection) -> None:
@@ -116,7 +117,7 @@ def test_the_bytes_of_a_bundle_are_given_for_the_registered_spelling_as_they_are
     other.execute("UPDATE users SET bundle = x'0102'")
     assert directory.encoded("Alice") == b"\1\2"
     assert directory.find("Alice") is None
-    remove_user(other, "Alice")
+    remove_user(other, "Alice", 9)
     assert directory.encoded("Alice") is None
     other.close()
 
@@ -131,7 +132,7 @@ def test_a_running_server_sees_what_others_change(path: Path, database: sqlite3.
     assert directory.changed(), "until it was dealt with"
     directory.acknowledge()
     assert not directory.changed()
-    remove_user(other, "alice")
+    remove_user(other, "alice", 9)
     assert directory.changed()
     assert directory.find("alice") is None
     other.close()
@@ -141,7 +142,7 @@ def test_a_change_between_looking_and_acknowledging_is_not_lost(path: Path, data
     directory, other = SqliteDirectory(database), open_database(path, "server")
     add_user(other, "alice", BUNDLE, 1)
     assert directory.changed()
-    remove_user(other, "alice")
+    remove_user(other, "alice", 9)
     directory.acknowledge()
     assert directory.changed()
     other.close()

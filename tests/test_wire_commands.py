@@ -11,6 +11,9 @@ from messageapp.wire.commands import (
     RESERVED,
     VERBS,
     BadArgument,
+    Block,
+    BlockList,
+    BlockOp,
     Bye,
     Call,
     Echo,
@@ -27,11 +30,25 @@ from messageapp.wire.commands import (
     make,
     parse_untrusted,
 )
+from messageapp.wire.keylog_forms import (
+    MAX_USER_LEAVES,
+    LogBundle,
+    LogConsistency,
+    LogHead,
+    LogInclusion,
+    LogLeaves,
+    LogRequest,
+    LogUser,
+    NewKey,
+    PeerProof,
+)
 from messageapp.wire.records import Kind, Record
 from messageapp.wire.states import Role
-from messageapp_keys.codec import u8, u16, u32, vec8, vec16, vec24
+from messageapp_keys.codec import Malformed, u8, u16, u32, u64, vec8, vec16, vec24
 
 INVITE = bytes(range(16))
+HASH, OTHER = bytes(range(32)), bytes(range(32, 64))
+HEAD = u8(1) + vec16(b"note") + HASH + u16(0x0807) + vec16(b"signature")
 C, S = Role.CLIENT, Role.SERVER
 REQUEST, REPLY, EVENT = Kind.REQUEST, Kind.REPLY, Kind.EVENT
 
@@ -86,6 +103,27 @@ ROWS: list[tuple[Role, Kind, str, Any, bytes]] = [
     (S, REPLY, "pong", Echo(b"12345678"), b"12345678"),
     (C, EVENT, "rkey", Update(1), u32(1)),
     (S, EVENT, "rkey", Update(2**32 - 1), u32(2**32 - 1)),
+    (C, REQUEST, "klog", LogRequest.head(), u8(1)),
+    (C, REQUEST, "klog", LogRequest.range(3, 2**63), u8(2) + u64(3) + u64(2**63)),
+    (C, REQUEST, "klog", LogRequest.inclusion(3, 5), u8(3) + u64(3) + u64(5)),
+    (C, REQUEST, "klog", LogRequest.consistency(3, 5), u8(4) + u64(3) + u64(5)),
+    (C, REQUEST, "klog", LogRequest.keys(HASH), u8(5) + HASH),
+    (C, REQUEST, "klog", LogRequest.cosign("— w abc\n".encode()), u8(6) + vec16("— w abc\n".encode())),
+    (C, REQUEST, "klog", LogRequest.user("bob-2"), u8(7) + vec8(b"bob-2")),
+    (S, EVENT, "klog", LogHead(b"note", HASH, 0x0807, b"signature"), HEAD),
+    (S, REPLY, "klog", LogHead(b"note", HASH, 0x0807, b"signature"), HEAD),
+    (S, REPLY, "klog", LogLeaves(7, (b"leaf",)), u8(2) + u64(7) + vec16(b"leaf")),
+    (S, REPLY, "klog", LogLeaves(7, (b"a", b"")), u8(2) + u64(7) + vec16(b"a") + vec16(b"")),
+    (S, REPLY, "klog", LogInclusion(b"leaf", ()), u8(3) + vec16(b"leaf")),
+    (S, REPLY, "klog", LogInclusion(b"leaf", (HASH, OTHER)), u8(3) + vec16(b"leaf") + HASH + OTHER),
+    (S, REPLY, "klog", LogConsistency((HASH,)), u8(4) + HASH),
+    (S, REPLY, "klog", LogBundle(b"bundle"), u8(5) + vec16(b"bundle")),
+    (S, REPLY, "klog", LogUser(((9, b"new"), (2, b"old"))), u8(7) + u64(9) + vec16(b"new") + u64(2) + vec16(b"old")),
+    (C, REQUEST, "newk", NewKey(b"bundle", b"old", b"new"), vec16(b"bundle") + vec16(b"old") + vec16(b"new")),
+    (C, REQUEST, "blck", Block(BlockOp.BLOCK, "mallory"), u8(1) + vec8(b"mallory")),
+    (C, REQUEST, "blck", Block(BlockOp.UNBLOCK, "mallory"), u8(2) + vec8(b"mallory")),
+    (C, REQUEST, "blck", Block(BlockOp.LIST), u8(3) + vec8(b"")),
+    (S, REPLY, "blck", BlockList(("mallory", "Eve")), vec8(b"mallory") + vec8(b"Eve")),
 ]
 each_row = pytest.mark.parametrize(
     ("role", "kind", "verb", "argument", "raw"), ROWS, ids=[f"{row[2]}-{row[0].value}-{row[1].name}" for row in ROWS]
@@ -142,6 +180,10 @@ def test_a_username_has_its_form_wherever_one_stands(name: bytes) -> None:
         (S, EVENT, b"reqt", vec8(name) + INVITE),
         (S, REPLY, b"list", vec8(name) + u8(0)),
         (S, EVENT, b"pubk", INVITE + u8(1) + vec8(name) + vec16(b"") + vec16(b"") + vec24(b"")),
+        (C, REQUEST, b"klog", u8(7) + vec8(name)),
+        (C, REQUEST, b"blck", u8(1) + vec8(name)),
+        (C, REQUEST, b"blck", u8(2) + vec8(name)),
+        (S, REPLY, b"blck", vec8(name)),
     ]
     for role, kind, verb, raw in cases:
         with pytest.raises(BadArgument):
@@ -158,6 +200,42 @@ def test_a_role_is_caller_or_receiver(role: int) -> None:
 def test_exch_knows_two_reasons() -> None:
     with pytest.raises(BadArgument):
         parse_untrusted(S, Record(EVENT, 0, b"exch", b"\2"))
+
+
+@pytest.mark.parametrize(
+    ("role", "kind", "verb", "raw"),
+    [
+        *((C, REQUEST, "klog", u8(op) + rest) for op in (0, 8, 255) for rest in (b"", u64(0) + u64(1))),
+        *((S, REPLY, "klog", u8(op)) for op in (0, 6, 8, 255)),
+        (S, REPLY, "klog", u8(2) + u64(7)),  # no leaf
+        (S, REPLY, "klog", u8(3) + vec16(b"leaf") + HASH[:31]),
+        (S, REPLY, "klog", u8(4) + HASH + b"\0"),
+        (S, REPLY, "klog", u8(1) + vec16(b"note") + HASH[:31] + u16(0x0807) + vec16(b"signature")),
+        *((S, EVENT, "klog", u8(op) + HEAD[1:]) for op in (0, 2, 7)),
+        (S, EVENT, "klog", u8(4) + HASH),
+        *((C, REQUEST, "blck", u8(op) + vec8(b"bob")) for op in (0, 3, 4, 255)),
+    ],
+)
+def test_an_operation_has_its_form(role: Role, kind: Kind, verb: str, raw: bytes) -> None:
+    with pytest.raises(BadArgument):
+        parse_untrusted(role, Record(kind, 1, verb.encode(), raw))
+
+
+def test_leaves_of_one_user_are_64_at_most() -> None:
+    most = LogUser(tuple((number, b"leaf") for number in range(MAX_USER_LEAVES)))
+    assert parse_untrusted(S, make(REPLY, 1, "klog", most)) == most
+    with pytest.raises(BadArgument):
+        parse_untrusted(S, make(REPLY, 1, "klog", LogUser((*most.entries, (64, b"leaf")))))
+
+
+def test_the_proof_in_pubk() -> None:
+    proof = PeerProof(b"note", 7, b"leaf", (HASH, OTHER))
+    raw = vec16(b"note") + u64(7) + vec16(b"leaf") + HASH + OTHER
+    assert proof.encode() == raw
+    assert PeerProof.parse_untrusted(raw) == proof
+    for wrong in (raw[:-1], raw + b"\0", b"", raw[:13]):
+        with pytest.raises(Malformed):
+            PeerProof.parse_untrusted(wrong)
 
 
 @pytest.mark.parametrize("role", list(Role))

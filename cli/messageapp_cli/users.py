@@ -1,4 +1,4 @@
-"""`messageapp user` and `messageapp ca`: what the owner of a server does."""
+"""`messageapp user`: what the owner of a server does."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
+from .invite import invite_again
 from .options import UsernameType, home_option
 
-__all__ = ["ca", "user"]
+__all__ = ["user"]
 
 
 @click.group()
@@ -24,6 +25,21 @@ def _directory(home: Any) -> Any:
     return open_database(home.directory, "server")
 
 
+def _read_key(file: str) -> Any:
+    from messageapp.errors import UnusableSetup
+    from messageapp.store.home import read_public
+    from messageapp_keys.pem import PemRefused, import_public_pem
+
+    try:
+        return import_public_pem(read_public(Path(file)))
+    except PemRefused as error:
+        raise UnusableSetup(f"{file}: {error}") from None
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
 @user.command("add")
 @click.argument("name", type=UsernameType())
 @click.argument("file", required=False, type=click.Path(dir_okay=False))
@@ -34,24 +50,18 @@ def add(name: str, file: str | None, home: Any) -> None:
     The user makes FILE with `messageapp keys export NAME`, or `openssl rsa -pubout`. Without FILE the identity NAME of
     this home is taken.
     """
-    from messageapp.errors import UnusableSetup
-    from messageapp.store.home import read_public
     from messageapp.store.identities import find_identity
     from messageapp.store.users import add_user
     from messageapp_keys.fingerprint import key_fingerprint
-    from messageapp_keys.pem import PemRefused, import_public_pem
 
     if file is None:
         sealed = find_identity(home, name)
         name, bundle = sealed.user, sealed.bundle
     else:
-        try:
-            bundle = import_public_pem(read_public(Path(file)))
-        except PemRefused as error:
-            raise UnusableSetup(f"{file}: {error}") from None
+        bundle = _read_key(file)
     database = _directory(home)
     try:
-        add_user(database, name, bundle, time.time_ns() // 1_000_000)
+        add_user(database, name, bundle, _now_ms())
     finally:
         database.close()
     click.echo(f"added {name}: {bundle.kind} {key_fingerprint(bundle.key_id)}")
@@ -60,14 +70,15 @@ def add(name: str, file: str | None, home: Any) -> None:
 @user.command("list")
 @home_option
 def list_(home: Any) -> None:
-    """Every enrolled user: name, kind of key, fingerprint."""
+    """Every enrolled user: name, kind of key, fingerprint, and whether the key is revoked."""
     from messageapp.store.users import list_users
     from messageapp_keys.fingerprint import key_fingerprint
 
     database = _directory(home)
     try:
         for entry in list_users(database):
-            click.echo(f"{entry.name}  {entry.bundle.kind}  {key_fingerprint(entry.bundle.key_id)}")
+            revoked = "" if entry.revoked_ms is None else "  revoked"
+            click.echo(f"{entry.name}  {entry.bundle.kind}  {key_fingerprint(entry.bundle.key_id)}{revoked}")
     finally:
         database.close()
 
@@ -76,29 +87,57 @@ def list_(home: Any) -> None:
 @click.argument("name", type=UsernameType())
 @home_option
 def remove(name: str, home: Any) -> None:
-    """Remove NAME; sessions of that user end within a second."""
+    """Remove NAME; sessions of that user end within a second.
+
+    The name is free for somebody else. Whoever has talked to NAME is told when it comes back with another key.
+    """
     from messageapp.store.users import remove_user
 
     database = _directory(home)
     try:
-        remove_user(database, name)
+        remove_user(database, name, _now_ms())
     finally:
         database.close()
     click.echo(f"removed {name}")
 
 
-@click.group()
-def ca() -> None:
-    """The server's certificate authority, which clients must have."""
-
-
-@ca.command("show")
+@user.command("reset")
+@click.argument("name", type=UsernameType())
+@click.argument("file", required=False, type=click.Path(dir_okay=False))
 @home_option
-def show(home: Any) -> None:
-    """The CA certificate as PEM on stdout; give it to your users by a way that you trust."""
-    from messageapp.server.setup import load_authority
-    from messageapp_keys.certificate import certificate_pem, describe
+def reset(name: str, file: str | None, home: Any) -> None:
+    """Give NAME, whose key is lost, the public key in FILE (PEM); without FILE a join code, with which NAME makes one.
 
-    certificate = load_authority(home)
-    click.echo(f"messageapp: fingerprint of the authority {describe(certificate).fingerprint_sha256}", err=True)
-    click.echo(certificate_pem(certificate), nl=False)
+    The key log shows to everybody that it was you who did this, not the user: peers are asked whether they accept it.
+    """
+    from messageapp.store.users import reset_user
+    from messageapp_keys.fingerprint import key_fingerprint
+
+    if file is None:
+        invite_again(home, name)
+        return
+    bundle = _read_key(file)
+    database = _directory(home)
+    try:
+        reset_user(database, name, bundle, _now_ms())
+    finally:
+        database.close()
+    click.echo(f"reset {name}: {bundle.kind} {key_fingerprint(bundle.key_id)}")
+
+
+@user.command("revoke")
+@click.argument("name", type=UsernameType())
+@home_option
+def revoke(name: str, home: Any) -> None:
+    """The key of NAME counts no more, from now on: sessions end within a second, and the key log says so to everybody.
+
+    The name stays taken. `messageapp user reset NAME` gives it another key.
+    """
+    from messageapp.store.users import revoke_user
+
+    database = _directory(home)
+    try:
+        revoke_user(database, name, _now_ms())
+    finally:
+        database.close()
+    click.echo(f"revoked {name}")

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import Protocol
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import trio
 
 from messageapp.errors import MessageAppError
+from messageapp.store.database import open_database
 from messageapp.store.users import data_version, find_encoded
 from messageapp_keys.codec import Malformed
 from messageapp_keys.identity import IdentityBundle
 
-__all__ = ["Directory", "DirectoryUnreadable", "SqliteDirectory"]
+__all__ = ["Directory", "DirectoryUnreadable", "SqliteDirectory", "Writer", "open_writer"]
+
+T = TypeVar("T")
 
 
 class DirectoryUnreadable(MessageAppError):
@@ -66,3 +74,28 @@ class SqliteDirectory:
 
     def acknowledge(self) -> None:
         self._known = self._seen
+
+
+class Writer(Protocol):
+    """How the running server changes the file."""
+
+    async def __call__(self, act: Callable[[sqlite3.Connection], T]) -> T:
+        """`act` on a connection that is its own until it returns; raises what `act` raises, or `UnusableSetup`."""
+        ...
+
+
+def open_writer(path: Path) -> Writer:
+    """In a thread, each time with a connection of its own.
+
+    A commit waits for the disk, and for as long as another process writes (up to 5 s): not for the loop that relays.
+    What changed shows as a change by another process does, `Directory.changed`. Cancelling waits for the commit.
+    """
+
+    async def write(act: Callable[[sqlite3.Connection], T]) -> T:
+        def run() -> T:
+            with closing(open_database(path, "server")) as database:
+                return act(database)
+
+        return await trio.to_thread.run_sync(run)
+
+    return write

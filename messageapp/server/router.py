@@ -5,19 +5,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Final, TypeVar
 
 import trio
 
-from messageapp.errors import RemoteProtocolError
+from messageapp.errors import RemoteProtocolError, UnusableSetup
 from messageapp.limits import Limits
 from messageapp.wire.commands import (
     VERBS,
     BadArgument,
+    Block,
+    BlockOp,
     ByeReason,
     Call,
     Echo,
@@ -28,33 +33,54 @@ from messageapp.wire.commands import (
     UnknownVerb,
     parse_untrusted,
 )
+from messageapp.wire.keylog_forms import LogOp, LogRequest, NewKey
 from messageapp.wire.records import Kind, Packed, Record, is_relayed
 from messageapp.wire.states import Role
 from messageapp_keys.identity import key_id_of
 
-from .directory import Directory
-from .presence import Message, Presence
+from .blocks import BlockRefused, Blocks
+from .directory import Directory, DirectoryUnreadable
+from .keylog import LogRefused, ServerLog
+from .presence import Message, Presence, no_proof
 from .quota import UserRates
 from .session import Session
 
 __all__ = ["Router"]
 
 _T = TypeVar("_T")
+_log = logging.getLogger("messageapp.server")
 _trace = logging.getLogger("messageapp.server.trace")
 _FREE: Final = frozenset((b"frwd", b"ping", b"pong", b"exit", b"exch", b"cach", b"refu"))
 """Verbs that do not count against the rate of commands (protocol §7): relaying, and what only ends something."""
+_WRITES: Final = 64
+"""Changes of the directory that wait their turn: a commit takes some ms, and each user has few changes an hour."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """A request that writes: `act` in its turn, then the reply, then `after` where it went well."""
+
+    session: Session
+    identifier: int
+    act: Callable[[], Awaitable[None]]
+    after: Callable[[], None]
 
 
 class Router:
     """Sessions, presence and the rows of what each verb does."""
 
-    def __init__(self, directory: Directory, limits: Limits) -> None:
+    def __init__(
+        self, directory: Directory, limits: Limits, log: ServerLog | None = None, blocks: Blocks | None = None
+    ) -> None:
         self._directory = directory
-        self._presence: Presence[Session] = Presence(limits.ring_seconds)
+        proof_of = no_proof if log is None else log.proof_of
+        self._presence: Presence[Session] = Presence(limits.ring_seconds, proof_of=proof_of, blocks=blocks)
+        self._put_off, self._to_write = trio.open_memory_channel[_Change](_WRITES)
         self._sessions_per_user = limits.sessions_per_user
         self._rates = UserRates(limits)
         self._undelivered: deque[tuple[int, Message[Session]]] = deque()
         self._delivering = False
+        self._changing: Session | None = None  # hears the reply to its change before it may have to go
         self.quiet = False  # while shutting down nobody is told that the others leave
         self._handlers: dict[bytes, Callable[[Session, int, object], None]] = {
             b"chat": self._chat,
@@ -62,11 +88,19 @@ class Router:
             b"refu": lambda session, id, call: self._deliver(id, self._presence.refuse(session, _as(call, Call))),
             b"cach": lambda session, id, call: self._deliver(id, self._presence.cancel(session, _as(call, Invite))),
             b"exch": lambda session, id, _: self._deliver(id, self._presence.leave_chat(session)),
-            b"list": lambda session, id, _: session.tell(Kind.REPLY, id, "list", self._presence.listing()),
-            b"help": lambda session, id, _: session.tell(Kind.REPLY, id, "help", Raw(_HELP)),
+            b"list": self._list,
+            b"help": lambda session, id, _: session.tell(Kind.REPLY, id, "help", Raw(self._help)),
             b"ping": lambda session, id, echo: session.tell(Kind.REPLY, id, "pong", _as(echo, Echo)),
             b"exit": self._exit,
         }
+        if log is not None:
+            self._handlers |= {b"klog": partial(self._ask_log, log), b"newk": partial(self._new_key, log)}
+        if blocks is not None:
+            self._handlers[b"blck"] = partial(self._block, blocks)
+        served = {*self._handlers, b"frwd"}
+        requests = {verb: row for verb, row in VERBS.items() if (Role.CLIENT, Kind.REQUEST) in row.forms}
+        self._unserved = requests.keys() - served
+        self._help = "\n".join(f"{row.name} {row.meaning}" for verb, row in requests.items() if verb in served).encode()
 
     # sessions ---------------------------------------------------------------------------------------------------------
 
@@ -110,10 +144,13 @@ class Router:
     def end_unenrolled(self) -> None:
         """End the sessions of users that were removed or have another key now."""
         for session in list(self._presence.sessions()):
-            bundle = self._directory.encoded(session.user)
-            entry = self._presence.find(session.user)
-            if entry is not None and bundle != entry.bundle:
-                session.end(ByeReason.REMOVED)
+            self._end_if_unenrolled(session)
+
+    def _end_if_unenrolled(self, session: Session) -> None:
+        bundle = self._directory.encoded(session.user)
+        entry = self._presence.find(session.user)
+        if entry is not None and bundle != entry.bundle and session is not self._changing:
+            session.end(ByeReason.REMOVED)
 
     # records ----------------------------------------------------------------------------------------------------------
 
@@ -149,6 +186,8 @@ class Router:
             self._refuse(session, record.id, ErrorCode.RATE, "too many commands; wait a little")
             return
         try:
+            if record.verb in self._unserved and record.kind is Kind.REQUEST:
+                raise UnknownVerb
             argument = parse_untrusted(Role.CLIENT, record)
         except UnknownVerb:
             self._refuse(session, record.id, ErrorCode.UNKNOWN_VERB, "unknown verb")
@@ -165,10 +204,99 @@ class Router:
         if not self._rates.chat(session.user, now):
             self._refuse(session, identifier, ErrorCode.RATE, "too many calls; wait a little")
             return
-        self._deliver(identifier, self._presence.chat(session, _as(call, Call), now))
+        try:
+            messages = self._presence.chat(session, _as(call, Call), now)
+        except DirectoryUnreadable as error:
+            self._refuse(session, identifier, ErrorCode.STORAGE, str(error))
+        else:
+            self._deliver(identifier, messages)
+
+    def _list(self, session: Session, identifier: int, _: object) -> None:
+        try:
+            listing = self._presence.listing(session.user)
+        except DirectoryUnreadable as error:
+            self._refuse(session, identifier, ErrorCode.STORAGE, str(error))
+        else:
+            session.tell(Kind.REPLY, identifier, "list", listing)
 
     def _exit(self, session: Session, identifier: int, _: object) -> None:
         session.end(ByeReason.EXIT, reply_to=identifier)
+
+    # the key log ------------------------------------------------------------------------------------------------------
+
+    def _ask_log(self, log: ServerLog, session: Session, identifier: int, argument: object) -> None:
+        request = _as(argument, LogRequest)
+        if not self._rates.klog(session.user, trio.current_time()):
+            self._refuse(session, identifier, ErrorCode.RATE, "too many questions about the key log; wait a little")
+        elif request.op is LogOp.COSIGN:
+            self._later(_Change(session, identifier, partial(log.cosign, request.data), lambda: None))
+        else:
+            try:
+                session.tell(Kind.REPLY, identifier, "klog", log.answer(request, session.offer))
+            except LogRefused as refused:
+                self._refuse(session, identifier, refused.code, str(refused))
+            except DirectoryUnreadable as error:
+                self._refuse(session, identifier, ErrorCode.STORAGE, str(error))
+
+    def _new_key(self, log: ServerLog, session: Session, identifier: int, argument: object) -> None:
+        entry = self._presence.find(session.user)
+        if entry is None or not self._rates.newk(session.user, trio.current_time()):
+            self._refuse(session, identifier, ErrorCode.RATE, "too many changes of the key; wait an hour")
+            return
+        old = entry.key_id
+
+        def end_old_sessions() -> None:
+            entry = self._presence.find(session.user)
+            if entry is not None and entry.key_id == old:
+                for each in list(entry.sessions):
+                    each.end(ByeReason.REMOVED)
+
+        act = partial(log.change_key, session.user, old, _as(argument, NewKey))
+        self._later(_Change(session, identifier, act, end_old_sessions))
+
+    def _block(self, blocks: Blocks, session: Session, identifier: int, argument: object) -> None:
+        request = _as(argument, Block)
+        if request.op is BlockOp.LIST:
+            try:
+                session.tell(Kind.REPLY, identifier, "blck", blocks.listing(session.user))
+            except DirectoryUnreadable as error:
+                self._refuse(session, identifier, ErrorCode.STORAGE, str(error))
+            return
+        if not self._rates.block(session.user, trio.current_time()):
+            self._refuse(session, identifier, ErrorCode.RATE, "too many changes of the blocks; wait a little")
+            return
+
+        def end_calls() -> None:
+            if request.op is BlockOp.BLOCK:
+                self._deliver(0, self._presence.block(session.user, request.user))
+
+        self._later(_Change(session, identifier, partial(blocks.change, session.user, request), end_calls))
+
+    def _later(self, change: _Change) -> None:
+        """Other requests do not wait for it."""
+        try:
+            self._put_off.send_nowait(change)
+        except trio.WouldBlock:
+            self._refuse(change.session, change.identifier, ErrorCode.RATE, "too many changes at once; try again")
+
+    async def write(self) -> None:
+        """What `_later` was given, one after the other. A task of the server's."""
+        async for change in self._to_write:
+            session, identifier = change.session, change.identifier
+            self._changing = session
+            try:
+                await change.act()
+            except (LogRefused, BlockRefused) as refused:
+                self._refuse(session, identifier, refused.code, str(refused))
+            except (UnusableSetup, DirectoryUnreadable) as error:
+                _log.warning("%s", error)
+                self._refuse(session, identifier, ErrorCode.STORAGE, "the directory cannot be written; try again")
+            else:
+                session.tell(Kind.REPLY, identifier, "okay")
+                change.after()
+            self._changing = None
+            with contextlib.suppress(DirectoryUnreadable):
+                self._end_if_unenrolled(session)
 
     def _refuse(self, session: Session, identifier: int, code: ErrorCode, text: str) -> None:
         session.tell(Kind.REPLY, identifier, "erro", Errors(code, text))
@@ -188,11 +316,6 @@ class Router:
                     message.session.event(message.verb, message.argument)
         finally:
             self._delivering = False
-
-
-_HELP: Final = "\n".join(
-    f"{row.name} {row.meaning}" for row in VERBS.values() if (Role.CLIENT, Kind.REQUEST) in row.forms
-).encode()
 
 
 def _printable(verb: bytes) -> str:

@@ -14,6 +14,7 @@ from typing import Final
 
 import trio
 
+from messageapp.errors import UnusableSetup
 from messageapp.keypool import KeySource
 from messageapp.limits import Limits
 from messageapp.wire.commands import ByeReason
@@ -23,8 +24,11 @@ from messageapp_keys.primitives import Random
 from messageapp_keys.standins import prepare_stand_ins
 
 from .accepting import accept_until_cancelled
+from .blocks import Blocks
 from .connection import Connection
 from .directory import Directory, DirectoryUnreadable
+from .invites import Invites
+from .keylog import LogRefused, ServerLog
 from .pump import Pump, open_pump
 from .quota import AddressQuota
 from .router import Router
@@ -33,7 +37,9 @@ from .turns import Turns
 __all__ = ["SERVER_SUITES", "Server", "open_listeners"]
 
 SERVER_SUITES: Final = (HYBRID, SWIFT, CLASSIC)
-_CHECK_SECONDS: Final = 0.25  # how soon `user remove` in another process is noticed
+_CHECK_SECONDS: Final = 0.25  # how soon `user remove` in another process is noticed, and the log's growth is told
+_OFFER_SECONDS: Final = 1.0  # how soon another certificate on disk is noticed
+_TOLD_AT_ONCE: Final = 64  # sessions; then every other task has its turn
 # A machine without IPv6 serves IPv4 alone.
 _NO_SUCH_FAMILY: Final = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 _log = logging.getLogger("messageapp.server")
@@ -48,21 +54,29 @@ class Server:
         offer: ServerOffer,
         directory: Directory,
         keys: KeySource,
+        log: ServerLog | None = None,
+        invites: Invites | None = None,
+        blocks: Blocks | None = None,
         limits: Limits | None = None,
         suites: Sequence[Suite] = SERVER_SUITES,
+        changed_offer: Callable[[], ServerOffer | None] | None = None,
         random: Random = os.urandom,
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self.offer = offer
+        self._changed_offer = changed_offer  # asked in a thread, every second
         self.directory = directory
         self.keys = keys
+        self.log = log  # None: a server without a key log, which its clients tell their users
+        self.invites = invites  # None: nobody can join by a code
+        self.blocks = blocks  # None: nobody can block anybody
         self.limits = limits or Limits()
         self.suites = tuple(suites)
         self.random = random
         self.wall_ms = wall_ms
         self.quota = AddressQuota(self.limits)
         self.turns = Turns()
-        self.router = Router(directory, self.limits)
+        self.router = Router(directory, self.limits, log, blocks)
         self.pump: Pump | None = None
         prepare_stand_ins()
         self._connections = 0
@@ -97,6 +111,12 @@ class Server:
                 housekeeping.start_soon(self.pump.run)
             housekeeping.start_soon(self._check_calls)
             housekeeping.start_soon(self._check_directory)
+            if self._changed_offer is not None:
+                housekeeping.start_soon(self._check_offer, self._changed_offer)
+            if self.log is not None:
+                housekeeping.start_soon(self._tell_heads, self.log)
+            if self.log is not None or self.blocks is not None:
+                housekeeping.start_soon(self.router.write)
             async with trio.open_nursery() as connections:
                 async with trio.open_nursery() as accepting:
                     accepting.start_soon(self._accept, listeners, connections)
@@ -143,6 +163,37 @@ class Server:
                     self.directory.acknowledge()
             except DirectoryUnreadable as error:
                 _log.warning("%s; trying again", error)
+
+    async def _check_offer(self, changed: Callable[[], ServerOffer | None]) -> None:
+        """Logins from now on see another certificate where there is one; sessions keep what they logged in under."""
+        while True:
+            await trio.sleep(_OFFER_SECONDS)
+            try:
+                offer = await trio.to_thread.run_sync(changed)
+            except UnusableSetup as error:
+                _log.warning("the certificate stays as it is: %s", error)
+                continue
+            if offer is not None:
+                self.offer = offer
+                _log.info("the server has another certificate from now on")
+
+    async def _tell_heads(self, log: ServerLog) -> None:
+        """Every session learns of a new checkpoint, and of one that a witness has cosigned."""
+        told = b""
+        while True:
+            try:
+                note = log.note()
+                behind = [] if note == told else [each for each in self.router.sessions() if each.checkpoint != note]
+                for number, session in enumerate(behind, 1):
+                    if session.ended is None:
+                        session.event("klog", log.head(session.offer))
+                        session.checkpoint = note
+                    if number % _TOLD_AT_ONCE == 0:
+                        await trio.lowlevel.checkpoint()
+                told = note
+            except (DirectoryUnreadable, LogRefused) as error:  # LogRefused: the log is gone
+                _log.warning("%s; trying again", error)
+            await trio.sleep(_CHECK_SECONDS)
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:

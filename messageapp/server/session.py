@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from messageapp.wire.commands import Argument, Bye, ByeReason, make
+from messageapp.wire.login import ServerOffer
 from messageapp.wire.records import Kind
 
 from .outbox import Outbox
@@ -15,12 +16,18 @@ __all__ = ["Session"]
 
 @dataclass(eq=False, slots=True)
 class Session:
-    """`number` is what logs show. `ended` is the goodbye's reason once one was said."""
+    """`number` is what logs show. `ended` is the goodbye's reason once one was said.
+
+    `offer` is what the client authenticated the server by; None where nothing depends on it. `checkpoint` is the newest
+    of the key log that it was told.
+    """
 
     number: int
     user: str
     device: bytes
     outbox: Outbox
+    offer: ServerOffer | None = None
+    checkpoint: bytes = b""
     ended: ByeReason | None = None
     on_end: Callable[[Session], None] = lambda session: None
 

@@ -13,13 +13,17 @@ from typing import Any, Final, Protocol
 
 from messageapp.errors import RemoteProtocolError
 from messageapp_keys.codec import Malformed, Reader, reading_untrusted, u8, u16, u32, vec8, vec16, vec24
-from messageapp_keys.names import is_username
 
+from .fields import read_username
+from .keylog_forms import LogHead, LogRequest, NewKey, ReplyForm
 from .records import Kind, Record
 from .states import Role
 
 __all__ = [
     "VERBS",
+    "Block",
+    "BlockList",
+    "BlockOp",
     "Bye",
     "ByeReason",
     "Call",
@@ -51,6 +55,11 @@ class ErrorCode(IntEnum):
     NOT_AVAILABLE = 10
     QUEUE_FULL = 12
     STORAGE = 20
+    INVITE_EXPIRED = 30
+    INVITE_USED = 31
+    INVITE_REVOKED = 32
+    NAME_TAKEN = 33
+    NAME_NOT_INVITED = 34
 
 
 class ByeReason(IntEnum):
@@ -62,6 +71,12 @@ class ByeReason(IntEnum):
     REMOVED = 5
 
 
+class BlockOp(IntEnum):
+    BLOCK = 1
+    UNBLOCK = 2
+    LIST = 3
+
+
 class UserState(IntEnum):
     IDLE = 0
     RINGING = 1
@@ -71,13 +86,6 @@ class UserState(IntEnum):
 
 class Argument(Protocol):
     def encode(self) -> bytes: ...
-
-
-def _username(reader: Reader) -> str:
-    name = reader.ascii8()
-    if not is_username(name):
-        raise Malformed("a username has not the form of one")
-    return name
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +140,7 @@ class Call:
 
     @classmethod
     def read(cls, reader: Reader) -> Call:
-        return cls(_username(reader), reader.take(INVITE_SIZE))
+        return cls(read_username(reader), reader.take(INVITE_SIZE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +178,7 @@ class PeerKey:
         invite, role = reader.take(INVITE_SIZE), reader.u8()
         if role not in (1, 2):
             raise Malformed("a role is 1 or 2")
-        return cls(invite, role == 1, _username(reader), reader.vec16(), reader.vec16(), reader.vec24())
+        return cls(invite, role == 1, read_username(reader), reader.vec16(), reader.vec16(), reader.vec24())
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +198,7 @@ class Listing:
     def read(cls, reader: Reader) -> Listing:
         entries = []
         while not reader.at_end:
-            entries.append(ListEntry(_username(reader), reader.u8()))
+            entries.append(ListEntry(read_username(reader), reader.u8()))
         return cls(tuple(entries))
 
 
@@ -253,6 +261,46 @@ class Update:
 
 
 @dataclass(frozen=True, slots=True)
+class Block:
+    """blck of a client: whom it concerns; nobody where the list is asked for."""
+
+    op: BlockOp
+    user: str = ""
+
+    def encode(self) -> bytes:
+        return u8(self.op) + vec8(self.user.encode())
+
+    @classmethod
+    def read(cls, reader: Reader) -> Block:
+        try:
+            op = BlockOp(reader.u8())
+        except ValueError:
+            raise Malformed("an unknown operation on the list of blocked users") from None
+        if op is not BlockOp.LIST:
+            return cls(op, read_username(reader))
+        if reader.vec8():
+            raise Malformed("a name where there is none")
+        return cls(op)
+
+
+@dataclass(frozen=True, slots=True)
+class BlockList:
+    """The answer to `Block` 3."""
+
+    users: tuple[str, ...]
+
+    def encode(self) -> bytes:
+        return b"".join([vec8(user.encode()) for user in self.users])
+
+    @classmethod
+    def read(cls, reader: Reader) -> BlockList:
+        users = []
+        while not reader.at_end:
+            users.append(read_username(reader))
+        return cls(tuple(users))
+
+
+@dataclass(frozen=True, slots=True)
 class Verb:
     """One row. A form per (role, kind) that may send it; what is not there may not be sent."""
 
@@ -281,10 +329,13 @@ _ROWS: Final = (
     Verb("okay", "done; also the text of M4", {(_S, _REP): Raw, (_S, _EVT): Raw}),
     Verb("ping", "are you there", {(_C, _REQ): Echo, (_S, _REQ): Echo}),
     Verb("pong", "yes", {(_C, _REP): Echo, (_S, _REP): Echo}),
+    Verb("klog", "the key log", {(_C, _REQ): LogRequest, (_S, _REP): ReplyForm, (_S, _EVT): LogHead}),
+    Verb("newk", "change the own key", {(_C, _REQ): NewKey}),
+    Verb("blck", "block a user, unblock, or list the blocked", {(_C, _REQ): Block, (_S, _REP): BlockList}),
     Verb("rkey", "the sender's next record is under the next key", {(_C, _EVT): Update, (_S, _EVT): Update}),
 )
 VERBS: Final = {row.name.encode(): row for row in _ROWS}
-RESERVED: Final = ("prek", "bndl", "send", "ackd", "mail", "ackm", "klog", "blob")
+RESERVED: Final = ("prek", "bndl", "send", "ackd", "mail", "ackm", "blob")
 """Verbs of later parts of the protocol; until then they are unknown (erro 2)."""
 
 
