@@ -28,7 +28,7 @@ from messageapp.errors import MessageTooLong, RequestRefused
 from messageapp.link import Link
 from messageapp.server.router import Router
 from messageapp.wire.records import Record
-from messageapp_keys.fingerprint import _half
+from messageapp_keys.fingerprint import _digest
 from messageapp_keys.kem import HYBRID, SWIFT
 from support.world import (
     Pass,
@@ -716,16 +716,16 @@ async def test_verify_marks_the_next_chat(autojump_clock: trio.testing.MockClock
 async def test_our_half_of_the_number_is_made_while_it_rings(autojump_clock: trio.testing.MockClock) -> None:
     with trio.fail_after(60):
         async with open_world() as world, people(world, "alice", "bob") as (alice, bob):
-            _half.cache_clear()
+            _digest.cache_clear()
             await alice.chat("bob")
-            assert _half.cache_info().currsize == 1
+            assert _digest.cache_info().currsize == 1
             assert await settle(alice, bob) == [[], [IncomingCall("alice")]]
-            assert _half.cache_info().currsize == 2
+            assert _digest.cache_info().currsize == 2
             await bob.accept()
             await settle(alice, bob)
-            made = _half.cache_info().misses
+            made = _digest.cache_info().misses
             assert pinned_number(alice, bob) == pinned_number(bob, alice)
-            assert _half.cache_info().misses == made == 2
+            assert _digest.cache_info().misses == made == 2
 
 
 async def test_a_key_is_pinned_only_once_the_peer_has_proved_to_hold_it(

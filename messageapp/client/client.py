@@ -14,6 +14,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ import trio
 from messageapp.e2ee.envelope import check_text
 from messageapp.e2ee.exchange import ExchangeFailed, Parties
 from messageapp.e2ee.ratchet import Undecryptable
+from messageapp.e2ee.sas import SasMessage
 from messageapp.errors import (
     ConnectionCut,
     MessageAppError,
@@ -32,6 +34,9 @@ from messageapp.errors import (
 from messageapp.keypool import KeySource
 from messageapp.link import Link
 from messageapp.wire.commands import (
+    Block,
+    BlockList,
+    BlockOp,
     ByeReason,
     Call,
     ErrorCode,
@@ -43,16 +48,21 @@ from messageapp.wire.commands import (
     PeerKey,
     Raw,
 )
+from messageapp.wire.keylog_forms import LogHead
 from messageapp.wire.login import LoggedIn
 from messageapp.wire.records import Kind
 from messageapp.wire.states import Role
 from messageapp_keys.codec import Malformed
 from messageapp_keys.identity import IdentityBundle
 from messageapp_keys.kem import DEFAULT_SUITES, Suite, TemporaryKey
+from messageapp_keys.names import fold
 from messageapp_keys.primitives import Random
 
 from . import events as ev
+from .checks import LiveChecks
 from .conversations import Conversation, NeedKey, Step
+from .following import LogFollower
+from .lies import KeyRefused
 from .login import Account, log_in
 from .session import Incoming, Session, expect
 
@@ -60,6 +70,7 @@ __all__ = ["Client", "State", "open_client"]
 
 EVENTS: Final = 1024  # events waiting for the user interface; then the reader waits
 HELD_TEXTS: Final = 100  # typed while the keys are made
+HELD_FRAMES: Final = 4  # of the peer, while the key log is read; an honest one sends C1 and then waits
 REMEMBERED_SENDS: Final = 512  # more than a server's queue: to name the text that it refused
 UNANSWERED_SECONDS: Final = 55.0  # a call rings for 60
 KEYING_SECONDS: Final = 30.0
@@ -105,6 +116,16 @@ async def open_client(
         await trio.aclose_forcefully(stream)
 
 
+@dataclass(slots=True)
+class _Unchecked:
+    """A chat whose peer's key the key log has not confirmed yet: nothing is sent, and what comes waits."""
+
+    conversation: Conversation
+    key: PeerKey
+    held: list[bytes] = field(default_factory=list)
+    confirmed: bool = False  # and what was held is being taken in
+
+
 class Client:
     """Made by `open_client`. What asks the server raises `RequestRefused`, or the session's error once it ended."""
 
@@ -120,6 +141,10 @@ class Client:
         self.info = info
         self.account = account
         self.online: dict[str, int] = {}
+        self.log = LogFollower(self, account, info, wall_ms)
+        self.checks = LiveChecks(
+            account.trust, self.server_name, lambda: self._conversation, self._send_check, self._tell
+        )
         self._session = Session(link, random, self._react, self._at_end)
         self._keys = keys
         self._random = random
@@ -131,6 +156,7 @@ class Client:
         self._accepted: Call | None = None  # the call that the user has accepted: no other may begin
         self._key: PeerKey | None = None
         self._conversation: Conversation | None = None
+        self._unchecked: _Unchecked | None = None
         self._held: list[str] = []
         self._left_over: list[ev.NotDelivered] = []  # held when their chat ended, still to be given back
         self._call_since = 0.0
@@ -183,6 +209,20 @@ class Client:
         suite = None if self._conversation is None else self._conversation.suite
         return None if suite is None else suite.name
 
+    @property
+    def peer_bundle(self) -> IdentityBundle | None:
+        """The key by which the peer of a secure chat has signed."""
+        chat = self._conversation
+        return chat.bundle if chat is not None and chat.secure else None
+
+    @property
+    def peer_verified(self) -> bool:
+        """The chat is secure, and its peer verified by exactly the key of this chat."""
+        chat = self._conversation
+        if chat is None or not chat.secure:
+            return False
+        return self.account.trust.verified(self.server_name).get(fold(chat.peer)) == chat.bundle.encode()
+
     # tasks ------------------------------------------------------------------------------------------------------------
 
     def start(self, nursery: trio.Nursery) -> None:
@@ -190,6 +230,9 @@ class Client:
         self._session.start(nursery)
         nursery.start_soon(self._refresh)
         nursery.start_soon(self._watch_keying)
+        self.checks.open(nursery)
+        if self.log.kept:
+            nursery.start_soon(self.log.run)
 
     async def _refresh(self) -> None:
         """Keep `online` fresh without anybody asking."""
@@ -221,8 +264,9 @@ class Client:
                 await changed.wait()
                 continue
             if self._conversation is watched and not watched.secure:
+                what = "the other side did not finish the key exchange"
                 with contextlib.suppress(MessageAppError):  # the session may be over too
-                    await self._fail_chat("the other side did not finish the key exchange")
+                    await self._fail_chat(what if self._unchecked is None else "the key log could not be read in time")
 
     async def _at_end(self, error: MessageAppError) -> None:
         """What was held is given back, and the user interface hears why."""
@@ -267,6 +311,8 @@ class Client:
             raise RequestRefused(ErrorCode.NOT_NOW, f"already {doing} {self.peer}")
         if self._accepted is not None and self._accepted is self._ring:
             raise RequestRefused(ErrorCode.NOT_NOW, f"already answering {self._accepted.user}")
+        self.log.raise_alarm()
+        self.log.nudge()
         call = self._outgoing = Call(user, self._random(16))
         self._call_since = trio.current_time()
 
@@ -291,6 +337,8 @@ class Client:
         ring = self._ring
         if ring is None:
             raise RequestRefused(ErrorCode.NOT_NOW, "nobody is calling")
+        self.log.raise_alarm()
+        self.log.nudge()
         self._accepted = ring
 
         def apply(reply: Any) -> PeerKey:
@@ -368,6 +416,35 @@ class Client:
     async def _send_text(self, conversation: Conversation, text: str) -> None:
         await self._forward(conversation.peer, conversation.seal(text, self._wall_ms()), text)
 
+    async def _send_check(self, conversation: Conversation, message: SasMessage) -> None:
+        content = conversation.seal_check(message, self._wall_ms())
+        await self._forward(conversation.peer, content, "a step of the live check")
+
+    async def block(self, user: str) -> None:
+        """The server lets `user` call us no more, and does not say so. What we have with each other ends first."""
+        if self.peer is not None and fold(self.peer) == fold(user):
+            ends = {State.CALLING: self.cancel, State.RINGING: self.refuse}
+            with contextlib.suppress(RequestRefused):  # it is over meanwhile, or the server ends it
+                await ends.get(self.state, self.leave)()
+        await self._change_blocks(BlockOp.BLOCK, user)
+
+    async def unblock(self, user: str) -> None:
+        await self._change_blocks(BlockOp.UNBLOCK, user)
+
+    async def blocked(self) -> tuple[str, ...]:
+        """Whom we block at this server."""
+        found: BlockList = await self._change_blocks(BlockOp.LIST)
+        return found.users
+
+    async def _change_blocks(self, op: BlockOp, user: str = "") -> Any:
+        form = BlockList if op is BlockOp.LIST else Raw
+        try:
+            return await self._session.request("blck", Block(op, user), lambda reply: expect(reply, form))
+        except RequestRefused as error:
+            if error.code == ErrorCode.UNKNOWN_VERB:
+                raise RequestRefused(error.code, "this server cannot block users") from None
+            raise
+
     async def exit(self) -> None:
         """Log off: `exit`, wait for `byee` a little, and end without it if need be: `Ended` always follows."""
         self._exiting = True
@@ -421,6 +498,8 @@ class Client:
                     await self._tell(ev.CallRefused(call.user, self._unanswered()))
             case b"pubk":
                 await self._begin(expect(argument, PeerKey))
+            case b"klog":
+                self.log.hear_head(expect(argument, LogHead))
             case b"frwd":
                 await self._receive_forwarded(expect(argument, Raw).data)
             case b"exch":
@@ -453,7 +532,7 @@ class Client:
         self._outgoing = self._ring = self._accepted = self._key = None
         if not known or self._conversation is not None:
             raise RemoteProtocolError("the server connects us with someone who was not called")
-        server, trust, account = self.server_name, self.account.trust, self.account
+        server, account = self.server_name, self.account
         try:
             bundle = IdentityBundle.parse_untrusted(key.bundle)
         except Malformed:
@@ -477,23 +556,61 @@ class Client:
             identity=account.identity,
             suites=DEFAULT_SUITES if key.caller else account.accept_chat,
             random=self._random,
+            checkpoint=self.log.note,
         )
         self._keying_since = trio.current_time()
         self._changed_keying()
-        before = trust.pin(key.user, server)
-        verified = before is not None and before.verified
-        if not trust.judge(key.user, server, bundle):
-            assert before is not None  # noqa: S101 - only a pinned key can differ
-            old, new = (trust.number(key.user, server, each) for each in (before.bundle, bundle))
-            await self._part(conversation, ev.KeyChanged(key.user, old, new, verified))
+        if self.log.kept:
+            self._unchecked = _Unchecked(conversation, key)
+            await self._check_log(first=True)
+        else:
+            await self._go_on(conversation)
+
+    async def _check_log(self, *, first: bool = False) -> None:
+        """Rule of the key log: nothing is sent to a key that it does not confirm (protocol §12.5)."""
+        unchecked = self._unchecked
+        if unchecked is None or unchecked.confirmed:
             return
-        await self._tell(ev.Keying(key.user))
+        conversation, key = unchecked.conversation, unchecked.key
+        try:
+            if not self.log.check(key.user, conversation.bundle.key_id, key.proof, first=first):
+                return
+        except KeyRefused as error:
+            await self._fail_chat(str(error))
+            return
+        unchecked.confirmed = True
+        await self._go_on(conversation)
+        while unchecked.held and self._unchecked is unchecked:
+            await self._take_in(conversation, unchecked.held.pop(0))
+        if self._unchecked is unchecked:
+            self._unchecked = None
+
+    async def _go_on(self, conversation: Conversation) -> None:
+        """The log has nothing against the key; now the pin."""
+        trust, server, peer, bundle = self.account.trust, self.server_name, conversation.peer, conversation.bundle
+        before = trust.pin(peer, server)
+        verified = before is not None and before.verified
+        if not trust.judge(peer, server, bundle, "unexplained" if self.log.kept else ""):
+            pin = trust.pin(peer, server)
+            assert before is not None and pin is not None  # noqa: S101, PT018 - only a pinned key can differ
+            old, new = (trust.number(peer, server, each) for each in (before.bundle, bundle))
+            await self._part(conversation, ev.KeyChanged(peer, old, new, verified, pin.how))
+            return
+        await self._tell(ev.Keying(peer))
         await self._perform(conversation, Step(send=conversation.start()))
 
     async def _receive_forwarded(self, content: bytes) -> None:
-        conversation = self._conversation
+        conversation, unchecked = self._conversation, self._unchecked
         if conversation is None:
             return
+        if unchecked is None:
+            await self._take_in(conversation, content)
+        elif len(unchecked.held) < HELD_FRAMES:
+            unchecked.held.append(content)
+        else:
+            await self._fail_chat("the other side sent too much before its turn")
+
+    async def _take_in(self, conversation: Conversation, content: bytes) -> None:
         try:
             step = conversation.receive_untrusted(content, self._wall_ms(), trio.current_time())
             if isinstance(step, NeedKey):
@@ -516,6 +633,9 @@ class Client:
             # Pinned by another client of this account meanwhile; nothing more goes to this key.
             await self._fail_chat("another key was remembered meanwhile")
             return
+        if step.secure and self.log.outdated(conversation.peer, conversation.bundle.key_id):
+            await self._fail_chat(f"the key of {conversation.peer} has changed meanwhile")
+            return
         for content in step.send:
             await self._forward(conversation.peer, content, "")
         if step.secure:
@@ -523,6 +643,7 @@ class Client:
         received = step.received
         if received is None:
             return
+        self.log.hear_peer(conversation.peer, received.envelope.checkpoint)
         if received.missing:
             await self._tell(ev.Missing(conversation.peer, received.missing))
         if received.envelope.text is not None:
@@ -530,6 +651,8 @@ class Client:
             await self._tell(
                 ev.TextReceived(conversation.peer, received.envelope.text, envelope.time_ms, received.late)
             )
+        if received.envelope.sas is not None:
+            await self.checks.receive(conversation, received.envelope.sas)
 
     async def _secured(self, conversation: Conversation) -> None:
         """The peer has proved to hold the key: pin it if it is the first, tell, send what was held."""
@@ -556,7 +679,7 @@ class Client:
         """It is over. At once, so that a text that was meant for this peer never waits for the next one."""
         if self._conversation is not conversation:
             return False
-        self._conversation = None
+        self._conversation = self._unchecked = None
         self._left_over += [ev.NotDelivered(conversation.peer, text, reason) for text in self._held]
         self._held.clear()
         self._changed_keying()
@@ -566,6 +689,30 @@ class Client:
         """By who left, or by the reader where the session ends before he has his turn."""
         while self._left_over:
             await self._tell(self._left_over.pop(0))
+
+    # the key log's host -----------------------------------------------------------------------------------------------
+
+    async def log_request(self, verb: str, argument: Any) -> Any:
+        return await self._session.request(verb, argument)
+
+    async def log_tell(self, event: ev.Event) -> None:
+        await self._tell(event)
+
+    async def log_checked(self) -> None:
+        with contextlib.suppress(MessageAppError):  # the session may be over: its event says so
+            try:
+                await self._check_log()
+            except MessageAppError as error:
+                await self._fail_chat(str(error))
+
+    async def log_stopped(self, peer: str | None, reason: str) -> None:
+        """Leave the chat with `peer`, or with whoever it is."""
+        conversation = self._conversation
+        if conversation is None or peer not in (None, conversation.peer):
+            return
+        event = (ev.ChatStopped if conversation.secure else ev.ChatFailed)(conversation.peer, reason)
+        with contextlib.suppress(MessageAppError):
+            await self._part(conversation, event)
 
     def _changed_keying(self) -> None:
         self._keying_changed.set()

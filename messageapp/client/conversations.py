@@ -9,11 +9,12 @@ the chat a message that does not open raises `Undecryptable` and nothing has cha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from messageapp.e2ee.exchange import Caller, ChatSecrets, ExchangeFailed, Parties, Receiver
 from messageapp.e2ee.ratchet import Undecryptable
+from messageapp.e2ee.sas import LiveCheck, SasMessage
 from messageapp.e2ee.session import ChatSession, Received
 from messageapp_keys.identity import IdentityBundle, PrivateIdentity
 from messageapp_keys.kem import Suite, TemporaryKey
@@ -54,14 +55,18 @@ class Conversation:
         identity: PrivateIdentity,
         suites: Sequence[Suite],
         random: Random,
+        checkpoint: Callable[[], bytes] = lambda: b"",
     ) -> None:
         self.peer = peer
         self.bundle = bundle
         self.invite = parties.invite
         self._user = user
         self._random = random
+        self._checkpoint = checkpoint  # of the key log, shown to the peer once a turn
         self._expected = 0
         self._session: ChatSession | None = None
+        self._check: LiveCheck | None = None
+        self._own_key = identity.bundle.key_id
         self._ratchet_keys: RatchetKeys | None = None
         self._caller: Caller | None = None
         self._receiver: Receiver | None = None
@@ -76,6 +81,12 @@ class Conversation:
     @property
     def suite(self) -> Suite | None:
         return None if self._session is None else self._session.suite
+
+    @property
+    def check(self) -> LiveCheck:
+        """The live checks of this chat. Only when secure."""
+        assert self._check is not None  # noqa: S101 - by phase
+        return self._check
 
     def start(self) -> tuple[bytes, ...]:
         """The caller begins."""
@@ -150,7 +161,9 @@ class Conversation:
             random=self._random,
             peer_ratchet=b"" if self._caller is None else self._caller.peer_ratchet,
             own_ratchet=self._ratchet_keys,
+            checkpoint=self._checkpoint,
         )
+        self._check = LiveCheck(secrets.exporter, self._own_key, self.bundle.key_id, self._random)
         self._caller = self._receiver = self._ratchet_keys = None
         return session
 
@@ -162,3 +175,8 @@ class Conversation:
         """A `frwd` argument. `MessageTooLong` changes nothing. Only when secure."""
         assert self._session is not None  # noqa: S101 - by phase
         return bytes((_RATCHET,)) + self._session.seal(text, time_ms)
+
+    def seal_check(self, message: SasMessage, time_ms: int) -> bytes:
+        """A `frwd` argument with a step of the live check and no text. Only when secure."""
+        assert self._session is not None  # noqa: S101 - by phase
+        return bytes((_RATCHET,)) + self._session.seal(None, time_ms, message)

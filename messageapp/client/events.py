@@ -13,13 +13,26 @@ __all__ = [
     "ChatFailed",
     "ChatOver",
     "ChatSecure",
+    "ChatStopped",
+    "CheckAnswered",
+    "CheckFailed",
+    "CheckShown",
     "Ended",
     "Event",
     "IncomingCall",
     "KeyChanged",
+    "KeyFollowed",
     "Keying",
+    "LogAbsent",
+    "LogAlarmed",
+    "LogGrew",
+    "LogPinned",
+    "LogTrouble",
     "Missing",
     "NotDelivered",
+    "OwnKeyHistory",
+    "OwnKeyRevoked",
+    "PeerKeyChanged",
     "TextReceived",
     "UndecryptableText",
 ]
@@ -66,6 +79,24 @@ class KeyChanged:
     old_number: str
     new_number: str
     was_verified: bool = False
+    how: str = ""  # as the key log has it: reset | unexplained; empty where there is no log
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFollowed:
+    """The peer has another key, and the one before has signed that. The pin has moved; nobody has compared the new."""
+
+    peer: str
+    was_verified: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PeerKeyChanged:
+    """The key log has another key for the peer, or none, and the pinned key has not signed that."""
+
+    peer: str
+    how: str  # reset | revoked | unexplained
+    was_verified: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +138,88 @@ class ChatFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class ChatStopped:
+    """We have left a secure chat by ourselves."""
+
+    peer: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckShown:
+    """A live check has come to its seven emoji: the two people compare them, and each answers."""
+
+    peer: str
+    numbers: tuple[int, ...]  # places in `messageapp_keys.sas.EMOJI`
+
+
+@dataclass(frozen=True, slots=True)
+class CheckAnswered:
+    """The peer's answer. "The same" marks nothing here; "not" has taken the mark away."""
+
+    peer: str
+    all_same: bool
+    awaits_ours: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CheckFailed:
+    """A live check is over without an answer. The chat goes on, and the mark is what it was."""
+
+    peer: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogAbsent:
+    """The server showed a checkpoint, but keeps no log that could be asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogPinned:
+    """The first look at this server's key log: its key (`vkey`) is remembered from now on."""
+
+    size: int
+    vkey: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogGrew:
+    """The leaves from `before` on, below `size`, were verified."""
+
+    before: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class LogAlarmed:
+    """The key log cannot be trusted; nothing is sent until the user says that it is settled."""
+
+    reason: str
+    evidence: str  # the file with both checkpoints, if there is one
+    stored: bool = False  # it was found in an earlier session
+
+
+@dataclass(frozen=True, slots=True)
+class LogTrouble:
+    """The key log could not be read. No chat begins meanwhile; it is tried again."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class OwnKeyHistory:
+    """The log has entries for our own name from before this account's first key."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class OwnKeyRevoked:
+    """The administrator has revoked our own key."""
+
+
+@dataclass(frozen=True, slots=True)
 class ChatOver:
     peer: str
     by_us: bool
@@ -128,11 +241,24 @@ Event = (
     | Keying
     | ChatSecure
     | KeyChanged
+    | KeyFollowed
+    | PeerKeyChanged
     | TextReceived
     | Missing
     | UndecryptableText
     | NotDelivered
     | ChatFailed
+    | ChatStopped
     | ChatOver
+    | CheckShown
+    | CheckAnswered
+    | CheckFailed
+    | LogPinned
+    | LogGrew
+    | LogAbsent
+    | LogAlarmed
+    | LogTrouble
+    | OwnKeyHistory
+    | OwnKeyRevoked
     | Ended
 )

@@ -10,6 +10,7 @@ import os
 import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 from messageapp.errors import MessageAppError, ServerNotAuthenticated
@@ -19,11 +20,14 @@ from messageapp.store.trust import (
     canonical_name,
     device_id,
     find_pin,
+    find_pins,
     find_server,
+    mark_pin,
     save_pin,
     save_server,
+    verified_peers,
 )
-from messageapp_keys.fingerprint import safety_number
+from messageapp_keys.fingerprint import safety_code, safety_number
 from messageapp_keys.identity import IdentityBundle
 
 __all__ = ["TRUST_DIGITS", "Trust", "TrustRefused", "changed_digits"]
@@ -56,6 +60,16 @@ class Trust:
         self._own = own
         self._wall_ms = wall_ms
 
+    @property
+    def database(self) -> sqlite3.Connection:
+        """The account's, for what else it keeps."""
+        return self._database
+
+    def folder(self, name: str) -> Path | None:
+        """A folder of the account's, beside the database; None where that is in memory."""
+        file = next((row[2] for row in self._database.execute("PRAGMA database_list") if row[1] == "main"), "")
+        return Path(file).parent / name if file else None
+
     def device(self) -> bytes:
         """[16], chosen at random once per account and kept."""
         return device_id(self._database, os.urandom(16))
@@ -65,16 +79,33 @@ class Trust:
     def pin(self, peer: str, server: str) -> Pin | None:
         return find_pin(self._database, peer, server)
 
-    def judge(self, peer: str, server: str, bundle: IdentityBundle) -> bool:
-        """True for the pinned key and for a peer without a pin; False for another key, which is noted as offered."""
+    def pins(self, server: str) -> list[Pin]:
+        """All at this server; `peer` in lower case."""
+        return find_pins(self._database, server)
+
+    def judge(self, peer: str, server: str, bundle: IdentityBundle, how: str = "") -> bool:
+        """True for the pinned key and for a peer without a pin; False for another key, which is noted as offered.
+
+        `how` says who changed it, where the key log does and nothing is noted yet.
+        """
         pin = self.pin(peer, server)
         if pin is None:
             return True
         same = pin.bundle.key_id == bundle.key_id
-        offered = None if same else bundle
-        if pin.offered != offered:
-            save_pin(self._database, replace(pin, offered=offered, verified=pin.verified and same))
+        offered, how = (None, "") if same else (bundle, pin.how or how)
+        if (pin.offered, pin.how) != (offered, how):
+            save_pin(self._database, replace(pin, offered=offered, how=how, verified=pin.verified and same))
         return same
+
+    def move_pin(self, pin: Pin, bundle: IdentityBundle) -> Pin:
+        """The pinned key has signed that `bundle` comes after it. Nobody has compared the new one."""
+        moved = replace(pin, bundle=bundle, offered=None, how="", verified=False)
+        save_pin(self._database, moved)
+        return moved
+
+    def block_pin(self, pin: Pin, how: str, offered: IdentityBundle | None) -> None:
+        """Somebody else than the pinned key has changed the peer's key: reset, revoked or unexplained."""
+        save_pin(self._database, replace(pin, offered=offered, how=how, verified=False))
 
     def pin_first(self, peer: str, server: str, bundle: IdentityBundle) -> tuple[Pin, bool]:
         """The pin, and whether it was made now."""
@@ -89,6 +120,22 @@ class Trust:
         """The 60 digits for `bundle` as the peer's key. Slow by design: 10 ms and more, so only to be shown."""
         return safety_number(self._own.encode(), f"{self._user}@{server}", bundle.encode(), f"{peer}@{server}")
 
+    def code(self, peer: str, server: str, bundle: IdentityBundle) -> bytes:
+        """What the QR code beside `number` holds, [65]. As slow."""
+        return safety_code(self._own.encode(), f"{self._user}@{server}", bundle.encode(), f"{peer}@{server}")
+
+    def verified(self, server: str) -> dict[str, bytes]:
+        """The encoded key of each verified peer at this server, by the name in lower case."""
+        return verified_peers(self._database, server)
+
+    def mark(self, peer: str, server: str, bundle: IdentityBundle, verified: bool) -> None:
+        """What a live check with exactly the key `bundle` came to.
+
+        `TrustRefused` where it is to be verified and the pin is another by now; to take the mark away never fails.
+        """
+        if not mark_pin(self._database, peer, server, bundle, verified) and verified:
+            raise TrustRefused(f"the key of {peer} has changed since this chat began; nothing is verified")
+
     def prepare_number(self, server: str) -> None:
         """Make our own half of every number, which is kept: half of what the first chat's would wait for."""
         self.number(self._user, server, self._own)  # both its halves are our own
@@ -96,6 +143,8 @@ class Trust:
     def verify(self, peer: str, server: str) -> Pin:
         """Mark the pinned key as compared. `TrustRefused` without a pin or while another key is offered."""
         pin = self._pinned(peer, server)
+        if pin.how == "revoked":
+            raise TrustRefused(f"the key of {peer} was revoked")
         if pin.offered is not None:
             raise TrustRefused(f"the key of {peer} has changed; verify the new one after trusting it")
         pin = replace(pin, verified=True)
@@ -110,7 +159,12 @@ class Trust:
         """
         pin = self._pinned(peer, server)
         if pin.offered is None:
-            raise TrustRefused(f"the key of {peer} has not changed")
+            revoked = pin.how == "revoked"
+            raise TrustRefused(
+                f"the key of {peer} was revoked; there is no new one"
+                if revoked
+                else f"the key of {peer} has not changed"
+            )
         number = self.number(peer, server, pin.offered)
         changed = changed_digits(self.number(peer, server, pin.bundle), number)
         if digits not in (number[:TRUST_DIGITS], changed[:TRUST_DIGITS]):

@@ -156,4 +156,4 @@ def brief(event: ev.Event) -> str:
         case ev.ChatFailed():
             return f"< ChatFailed {event.peer}: {event.reason}"
         case _:
-            return f"< {type(event).__name__} {event.peer}"
+            return f"< {type(event).__name__} {getattr(event, 'peer', '')}"

@@ -18,7 +18,7 @@ from messageapp.errors import UnusableSetup
 
 from .home import make_folder
 
-__all__ = ["open_database", "stored"]
+__all__ = ["newest_schema", "open_database", "stored"]
 
 _BUSY_SECONDS: Final = 5.0
 _SCHEMA: Final = re.compile(r"(?P<kind>[a-z]+)-(?P<number>\d+)\.sql")
@@ -41,6 +41,11 @@ def _schemas(kind: str) -> list[str]:
         if match and match["kind"] == kind:
             found[int(match["number"])] = entry.read_text("utf-8")
     return [found[number] for number in sorted(found)]
+
+
+def newest_schema(kind: str) -> int:
+    """The version that `open_database` brings a file to."""
+    return len(_schemas(kind))
 
 
 def open_database(path: Path, kind: str) -> sqlite3.Connection:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass
+from typing import Any
 
 from messageapp.errors import UnusableSetup
 from messageapp_keys.codec import Malformed
@@ -12,7 +13,20 @@ from messageapp_keys.names import fold
 
 from .database import stored
 
-__all__ = ["Pin", "ServerPin", "canonical_name", "device_id", "find_pin", "find_server", "save_pin", "save_server"]
+__all__ = [
+    "Pin",
+    "ServerPin",
+    "canonical_name",
+    "device_id",
+    "find_pin",
+    "find_pins",
+    "find_server",
+    "known_servers",
+    "mark_pin",
+    "save_pin",
+    "save_server",
+    "verified_peers",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +37,11 @@ class Pin:
     verified: bool
     first_ms: int
     offered: IdentityBundle | None = None
+    how: str = ""  # of a change that is not accepted, as the key log has it: reset | revoked | unexplained
 
     @property
     def changed(self) -> bool:
-        return self.offered is not None
+        return self.offered is not None or self.how != ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +52,7 @@ class ServerPin:
     canonical: str
     ca_pem: bytes
     first_ms: int
+    crl: bytes | None = None  # the revocation list of the authority, DER
 
 
 @stored("the pins")
@@ -51,11 +67,22 @@ def device_id(database: sqlite3.Connection, fresh: bytes) -> bytes:
 @stored("the pins")
 def find_pin(database: sqlite3.Connection, peer: str, server: str) -> Pin | None:
     row = database.execute(
-        "SELECT bundle, offered, verified, first_ms FROM pins WHERE peer = ? AND server = ?", (fold(peer), server)
+        "SELECT bundle, offered, verified, first_ms, how FROM pins WHERE peer = ? AND server = ?", (fold(peer), server)
     ).fetchone()
-    if row is None:
-        return None
-    bundle, offered, verified, first_ms = row
+    return None if row is None else _pin(peer, server, row)
+
+
+@stored("the pins")
+def find_pins(database: sqlite3.Connection, server: str) -> list[Pin]:
+    """Every pin at this server; `peer` in lower case."""
+    rows = database.execute(
+        "SELECT peer, bundle, offered, verified, first_ms, how FROM pins WHERE server = ? ORDER BY peer", (server,)
+    ).fetchall()
+    return [_pin(peer, server, tuple(row)) for peer, *row in rows]
+
+
+def _pin(peer: str, server: str, row: tuple[Any, ...]) -> Pin:
+    bundle, offered, verified, first_ms, how = row
     try:
         return Pin(
             peer,
@@ -64,6 +91,7 @@ def find_pin(database: sqlite3.Connection, peer: str, server: str) -> Pin | None
             bool(verified),
             first_ms,
             None if offered is None else IdentityBundle.parse_untrusted(offered),
+            how,
         )
     except Malformed:  # never pinned afresh: that would be how an attacker gets rid of a pin
         raise UnusableSetup(f"the stored key of {peer} is damaged") from None
@@ -72,7 +100,8 @@ def find_pin(database: sqlite3.Connection, peer: str, server: str) -> Pin | None
 @stored("the pins")
 def save_pin(database: sqlite3.Connection, pin: Pin) -> None:
     database.execute(
-        "INSERT OR REPLACE INTO pins (peer, server, bundle, offered, verified, first_ms) VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO pins (peer, server, bundle, offered, verified, first_ms, how)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
         (
             fold(pin.peer),
             pin.server,
@@ -80,17 +109,48 @@ def save_pin(database: sqlite3.Connection, pin: Pin) -> None:
             None if pin.offered is None else pin.offered.encode(),
             int(pin.verified),
             pin.first_ms,
+            pin.how,
         ),
     )
 
 
 @stored("the pins")
+def mark_pin(database: sqlite3.Connection, peer: str, server: str, bundle: IdentityBundle, verified: bool) -> bool:
+    """Set or take away the mark, in one step, if the pinned key is `bundle`; to set it, with no change pending.
+
+    Whether there was such a pin.
+    """
+    settled = "AND offered IS NULL AND how = ''" if verified else ""
+    cursor = database.execute(
+        f"UPDATE pins SET verified = ? WHERE peer = ? AND server = ? AND bundle = ? {settled}",  # noqa: S608 - our own
+        (int(verified), fold(peer), server, bundle.encode()),
+    )
+    return cursor.rowcount == 1
+
+
+@stored("the pins")
+def verified_peers(database: sqlite3.Connection, server: str) -> dict[str, bytes]:
+    """The encoded bundle of each verified peer, by the folded name."""
+    rows = database.execute("SELECT peer, bundle FROM pins WHERE server = ? AND verified = 1", (server,))
+    return {str(peer): bytes(bundle) for peer, bundle in rows}
+
+
+@stored("the pins")
 def find_server(database: sqlite3.Connection, name: str, port: int) -> ServerPin | None:
     row = database.execute(
-        "SELECT name, port, spki_hash, canonical, ca_pem, first_ms FROM servers WHERE name = ? AND port = ?",
+        "SELECT name, port, spki_hash, canonical, ca_pem, first_ms, crl FROM servers WHERE name = ? AND port = ?",
         (name, port),
     ).fetchone()
     return None if row is None else ServerPin(*row)
+
+
+@stored("the pins")
+def known_servers(database: sqlite3.Connection) -> list[ServerPin]:
+    """Every server that this account has logged in to, the oldest first."""
+    rows = database.execute(
+        "SELECT name, port, spki_hash, canonical, ca_pem, first_ms, crl FROM servers ORDER BY first_ms, name, port"
+    )
+    return [ServerPin(*row) for row in rows]
 
 
 @stored("the pins")
@@ -103,8 +163,9 @@ def canonical_name(database: sqlite3.Connection, spki_hash: bytes) -> str | None
 @stored("the pins")
 def save_server(database: sqlite3.Connection, pin: ServerPin) -> None:
     database.execute(
-        "INSERT OR REPLACE INTO servers (name, port, spki_hash, canonical, ca_pem, first_ms) VALUES (?, ?, ?, ?, ?, ?)",
-        (pin.name, pin.port, pin.spki_hash, pin.canonical, pin.ca_pem, pin.first_ms),
+        "INSERT OR REPLACE INTO servers (name, port, spki_hash, canonical, ca_pem, first_ms, crl)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (pin.name, pin.port, pin.spki_hash, pin.canonical, pin.ca_pem, pin.first_ms, pin.crl),
     )
     # One server has one name, under whatever address it is reached.
     database.execute("UPDATE servers SET canonical = ? WHERE spki_hash = ?", (pin.canonical, pin.spki_hash))

@@ -1,0 +1,1 @@
+"""A server that lies with its key log, and the table of what it tries."""
