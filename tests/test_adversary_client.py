@@ -17,6 +17,7 @@ import pytest
 from adversary import (
     client_caller,
     client_chain,
+    client_check,
     client_commands,
     client_m2,
     client_m4,
@@ -51,6 +52,7 @@ LIVE: tuple[Case[Live], ...] = (
     *client_receiver.CASES,
     *client_sealed.CASES,
     *client_ratchet.CASES,
+    *client_check.CASES,
 )
 
 
@@ -58,6 +60,7 @@ def group_of(case: Case[Stage] | Case[Live]) -> str:
     return case.name.partition("/")[0]
 
 
+CHATTING = ("ratchet", "skipped", "check", "check-limit")
 GROUPS = sorted({*map(group_of, STAGED), *map(group_of, LIVE)})
 
 
@@ -120,7 +123,7 @@ class Lives:
         live = self.living.get(group)
         if live is None or not live.fresh:
             stack = self.stack.enter_context(ExitStack())
-            live = Live(self.homes.stage(group, stack), chatting=group in ("ratchet", "skipped"), stack=stack)
+            live = Live(self.homes.stage(group, stack), chatting=group in CHATTING, stack=stack)
             self.living[group] = live
         return live
 

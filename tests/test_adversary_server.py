@@ -1,6 +1,7 @@
 """A misbehaving client against the real server: every case of the tables in `adversary` (protocol §2 to §7).
 
 m1              the first frame
+join            the same of who is not enrolled, by an invitation
 m3              the frame after M2: its form, its turn
 encapsulation   Enc(K), in every suite
 signatures      the proof of who the user is
@@ -25,6 +26,7 @@ from adversary import (
     server_clocks,
     server_commands,
     server_encapsulation,
+    server_join,
     server_m1,
     server_m3,
     server_no_call,
@@ -43,6 +45,7 @@ from interop.programs import RealServer
 PATIENT_GROUPS = (
     server_m1.CASES,
     server_m3.CASES,
+    server_join.CASES,
     server_encapsulation.CASES,
     server_signatures.CASES,
     server_records.CASES,

@@ -14,7 +14,8 @@ import pytest
 
 from messageapp.errors import UnusableSetup
 from messageapp.store.home import Home
-from messageapp_cli.connect import _server_name, has_terminal
+from messageapp_cli.account import server_name
+from messageapp_cli.connect import has_terminal
 from messageapp_cli.main import main
 from messageapp_keys.identity import PrivateIdentity
 from support.processes import PASSPHRASE, save, write_certificates
@@ -207,13 +208,13 @@ def test_trust_that_is_damaged(command: Command, home: Home) -> None:
     ],
 )
 def test_the_name_that_the_certificate_must_carry(host: str, name: str) -> None:
-    assert _server_name(host) == name
+    assert server_name(host) == name
 
 
 @pytest.mark.parametrize("host", ["", "a b", "a..b", "x" * 64, "\u2028"])
 def test_no_name_of_a_host(host: str) -> None:
     with pytest.raises(UnusableSetup, match="is no name of a host"):
-        _server_name(host)
+        server_name(host)
 
 
 @pytest.mark.parametrize(

@@ -186,9 +186,9 @@ def test_an_empty_line_offers_every_command_with_its_help() -> None:
         (CHAT, "", []),
         (CHAT, "li", []),
         (CHAT, "chat ", []),
-        (CHAT, "/", ["/list", "/verify ", "/status", "/help", "/exit"]),
+        (CHAT, "/", ["/list", "/verify ", "/block ", "/status", "/help", "/exit"]),
         (CHAT, "/c", []),
-        (CHAT, "/verify ", ["/verify bob", "/verify confirm"]),
+        (CHAT, "/verify ", ["/verify bob", "/verify live", "/verify confirm"]),
         (KEYING, "/e", ["/exit"]),
     ],
 )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import unicodedata
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from messageapp.client import events as ev
+from messageapp.client.following import LogState
 from messageapp.errors import ConnectionCut, ServerGoodbye
 from messageapp.wire.commands import ListEntry, Listing, UserState
 from messageapp_cli.render import (
@@ -17,6 +19,7 @@ from messageapp_cli.render import (
     error_line,
     first_chat_lines,
     listing_lines,
+    log_line,
     number_lines,
     one_line,
     render,
@@ -61,6 +64,60 @@ OTHER = "9" * 60
         (ev.Ended(None), []),
         (ev.Ended(ConnectionCut()), ["connection cut; the last messages may be missing"]),
         (ev.Ended(ServerGoodbye("the server is shutting down", 1)), ["error: the server is shutting down"]),
+        (ev.LogAbsent(), ["this server keeps no key log: keys rest on pins and safety numbers alone"]),
+        (ev.LogPinned(1, "key"), ["key log: 1 entry; the key of this log is remembered from now on"]),
+        (ev.LogPinned(1200, "key"), ["key log: 1,200 entries; the key of this log is remembered from now on"]),
+        (ev.LogGrew(1, 2), []),
+        (ev.LogTrouble("no answer"), ["error: no answer; no chat begins until it can be read"]),
+        (ev.OwnKeyHistory(1), ["key log: 1 entry under your name from before this account's key"]),
+        (ev.OwnKeyHistory(2), ["key log: 2 entries under your name from before this account's key"]),
+        (ev.OwnKeyRevoked(), ["YOUR KEY WAS REVOKED by the server's administrator"]),
+        (ev.ChatStopped("bob", "why"), ["error: the chat with bob was stopped: why"]),
+        (
+            ev.KeyFollowed("bob", was_verified=False),
+            ["bob has a new key, signed by the old one; it is remembered from now on"],
+        ),
+        (
+            ev.KeyFollowed("bob", was_verified=True),
+            [
+                "bob has a new key, signed by the old one; it is remembered from now on",
+                "You had verified the old one. Compare the new: verify bob",
+            ],
+        ),
+        (
+            ev.PeerKeyChanged("bob", "unexplained", was_verified=True),
+            [
+                "KEY CHANGED for bob",
+                "The old key of bob has not signed the new one, and no administrator says that it was reset.",
+                "You had verified the old key of bob.",
+                "The chat is blocked. Compare the new number with bob by another way: verify bob",
+            ],
+        ),
+        (
+            ev.PeerKeyChanged("bob", "revoked", was_verified=False),
+            [
+                "KEY REVOKED for bob",
+                "The server's administrator has revoked the key of bob.",
+                "There is no chat with bob until there is a new key.",
+            ],
+        ),
+        (
+            ev.LogAlarmed("fork: two logs", "/home/a/evidence/x.txt"),
+            [
+                "KEY LOG ALARM: fork: two logs",
+                "No chat begins at this server any more.",
+                "The checkpoints, as the server signed them, are in /home/a/evidence/x.txt",
+                "Ask its owner and the other users. When it is settled: messageapp log accept",
+            ],
+        ),
+        (
+            ev.LogAlarmed("fork: two logs", "", stored=True),
+            [
+                "KEY LOG ALARM: fork: two logs",
+                "No chat begins at this server any more, since an earlier session.",
+                "Ask its owner and the other users. When it is settled: messageapp log accept",
+            ],
+        ),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, ev.Event) else None,
 )
@@ -93,6 +150,7 @@ def test_every_event_has_a_text() -> None:
     examples: dict[str, object] = {
         "peer": "bob",
         "count": 1,
+        "size": 2,
         "number": NUMBER,
         "old_number": NUMBER,
         "new_number": OTHER,
@@ -221,3 +279,22 @@ def test_a_strangers_text_within_a_line_of_ours(text: str, most: int) -> None:
 def test_errors_are_one_line() -> None:
     assert error_line("a\nb\x1b") == "error: a b\ufffd"
     assert len(error_line("x" * 10_000)) < 510
+
+
+def test_status_says_how_far_the_key_log_was_read() -> None:
+    def line(**known: Any) -> str:
+        return log_line(LogState(**{"kept": True, "size": 1200, "caught_up": True, **known}))
+
+    assert line() == "key log: 1,200 entries, all verified"
+    assert line(thin=True) == "key log: 1,200 entries, by proofs alone"
+    assert line(caught_up=False) == "key log: 1,200 entries, all verified, reading on"
+    assert line(caught_up=False, trouble="no answer") == "key log: 1,200 entries, all verified, no answer"
+    assert line(alarm="fork: two logs") == "key log: ALARM, fork: two logs"
+    assert line(kept=False) == "key log: this server keeps none"
+
+
+@pytest.mark.parametrize("how", ["reset", "unexplained"])
+def test_a_changed_key_says_who_changed_it(how: str) -> None:
+    plain, lines = (render(ev.KeyChanged("bob", NUMBER, OTHER, how=each)) for each in ("", how))
+    assert lines[1] == render(ev.PeerKeyChanged("bob", how, was_verified=False))[1]
+    assert lines[:1] + lines[2:] == plain[:1] + plain[2:]

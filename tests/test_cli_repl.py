@@ -49,7 +49,7 @@ async def test_the_bottom_line_follows_the_pin(autojump_clock: trio.testing.Mock
             stage.world.directory.enrol("bob", identity("bob").bundle)
             bob = await stage.enter("bob", identity=identity("bob"))
             await stage.chat("alice", "bob")
-            assert alice.repl.toolbar().endswith("chat with bob, hybrid, not verified")
+            assert alice.repl.toolbar().endswith("chat with bob, hybrid, auth Ed25519, not verified")
 
 
 async def test_a_received_text_has_its_time_on_a_terminal_only() -> None:
@@ -214,8 +214,9 @@ async def test_the_greeting_shows_the_certificate_and_no_key() -> None:
             assert re.fullmatch(r"  fingerprint of the certificate ([0-9a-f]{2}:){31}[0-9a-f]{2}", lines[2])
             assert re.fullmatch(r"  fingerprint of its authority ([0-9a-f]{2}:){31}[0-9a-f]{2}", lines[3])
             assert re.fullmatch(r"temporary key: hybrid, fingerprint [0-9a-f]{32}", lines[4])
-            assert re.fullmatch(r"session: [0-9a-f]{32}", lines[5])
-            assert lines[6:] == ["User Login Complete!"]
+            assert re.fullmatch(r"session: [0-9a-f]{32}, auth Ed25519", lines[5])
+            no_log = "this server keeps no key log: keys rest on pins and safety numbers alone"
+            assert lines[6:] == [no_log, "User Login Complete!"]
 
 
 async def test_a_server_that_stops_says_so() -> None:

@@ -64,6 +64,7 @@ port = 4321
 host = "::1"
 names = ["chat.example"]
 classic = false
+witnesses = ["w.example+…"]
 [limits]
 sessions = 10
 ring_seconds = 30
@@ -72,24 +73,34 @@ ring_seconds = 30
 
 def test_the_defaults(command: Command, home: Home, served: list[tuple[object, ...]]) -> None:
     assert command() == (0, "", "")
-    assert served == [(home, None, 8081, [], Limits(), True)]
+    assert served == [(home, None, 8081, [], Limits(), True, [], False)]
 
 
 def test_settings_that_stay(command: Command, home: Home, served: list[tuple[object, ...]]) -> None:
     home.server_settings.write_text(SETTINGS)
     assert command() == (0, "", "")
     limits = Limits.from_mapping({"sessions": 10, "ring_seconds": 30})
-    assert served == [(home, "::1", 4321, ["chat.example"], limits, False)]
+    assert served == [(home, "::1", 4321, ["chat.example"], limits, False, ["w.example+…"], False)]
 
 
 def test_the_command_line_goes_before_the_settings(
     command: Command, home: Home, served: list[tuple[object, ...]]
 ) -> None:
     home.server_settings.write_text(SETTINGS)
-    options = ("--host", "127.0.0.1", "--name", "b.example", "--limit", "sessions=20", "--limit", "ring_seconds=1.5")
+    options = (
+        "--host",
+        "127.0.0.1",
+        "--name",
+        "b.example",
+        "--limit",
+        "sessions=20",
+        "--limit",
+        "ring_seconds=1.5",
+        "--pq",
+    )
     assert command("0", *options) == (0, "", "")
     limits = Limits.from_mapping({"sessions": 20, "ring_seconds": 1.5})
-    assert served == [(home, "127.0.0.1", 0, ["chat.example", "b.example"], limits, False)]
+    assert served == [(home, "127.0.0.1", 0, ["chat.example", "b.example"], limits, False, ["w.example+…"], True)]
 
 
 @pytest.mark.parametrize(
@@ -109,6 +120,9 @@ def test_the_command_line_goes_before_the_settings(
         ('port = 0\nnames = ["not a name"]', "not a name is neither a DNS name nor an IP address"),
         ("classic = 1", "classic is of the wrong kind"),
         ("limits = 5", "limits is of the wrong kind"),
+        ('witnesses = "w+1+a"', "witnesses is of the wrong kind"),
+        ("witnesses = [1]", "witnesses are texts in quotes"),
+        ('port = 0\nwitnesses = ["w"]', "the witness 'w': a verifier key is name+hash+key"),
         ("[limits]\nsesions = 5", "there is no limit sesions; the limits are handshakes, "),
         ('[limits]\nsessions = "5"', "the limit sessions is a number above 0"),
         ("[limits]\nsessions = 0", "the limit sessions is a number above 0"),

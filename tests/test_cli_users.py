@@ -75,6 +75,39 @@ def test_removing_nobody(command: Command) -> None:
     assert command("user", "remove", "bob") == (2, "", "messageapp: there is no user bob\n")
 
 
+def test_a_key_is_revoked_and_reset(command: Command, public: str, tmp_path: Path) -> None:
+    command("user", "add", "Bob", public)
+    first = command("user", "list")[1].rstrip()
+    assert command("user", "revoke", "BOB") == (0, "revoked BOB\n", "")
+    assert command("user", "list") == (0, f"{first}  revoked\n", "")
+    assert command("user", "revoke", "bob") == (2, "", "messageapp: the key of bob is revoked already\n")
+    assert command("user", "add", "bob", public)[0] == 2
+    other = tmp_path / "other.pem"
+    other.write_text(export_public_pem(PrivateIdentity.generate("ed25519").bundle))
+    code, out, err = command("user", "reset", "bob", str(other))
+    assert (code, err) == (0, "")
+    fingerprint = out.removeprefix("reset bob: Ed25519 ")
+    assert command("user", "list")[1] == f"Bob  Ed25519  {fingerprint}"
+    assert fingerprint not in first
+
+
+@pytest.mark.parametrize("arguments", [("revoke", "bob"), ("reset", "bob")])
+def test_nobody_is_revoked_or_reset(command: Command, public: str, arguments: tuple[str, ...]) -> None:
+    file = [public] if arguments[0] == "reset" else []
+    assert command("user", *arguments, *file) == (2, "", "messageapp: there is no user bob\n")
+
+
+def test_a_reset_with_a_file_that_is_no_key(command: Command, public: str, tmp_path: Path) -> None:
+    command("user", "add", "bob", public)
+    before = command("user", "list")
+    (tmp_path / "garbage").write_text("garbage")
+    for file in ("garbage", "missing"):
+        code, out, err = command("user", "reset", "bob", str(tmp_path / file))
+        assert (code, out) == (2, "")
+        assert file in err
+    assert command("user", "list") == before
+
+
 def test_adding_without_a_key(command: Command, home: Home) -> None:
     code, _, err = command("user", "add", "bob")
     assert code == 2

@@ -1,7 +1,8 @@
 """A known answer for every label: if one label, or what stands behind it, changes, an answer is wrong.
 
 The answers: the logins in keys/vectors/login.json, computed here again by the second implementation (tests/interop),
-and a whole chat in tests/data/chat-vector.json, which the second implementation made (`vectors/make_chat.py`).
+a whole chat in tests/data/chat-vector.json, which the second implementation made (`vectors/make_chat.py`), and a
+key log of two leaves in tests/data/log-vector.json, made from the text of protocol §12 with hashlib and `openssl`.
 """
 
 from __future__ import annotations
@@ -20,12 +21,20 @@ from interop.peer import m3_keys, traffic
 from messageapp.e2ee.envelope import Envelope
 from messageapp.e2ee.exchange import Caller, ExchangeFailed, Parties, Receiver
 from messageapp.e2ee.ratchet import Binding, Ratchet, Undecryptable
+from messageapp.wire.joining import Invitation
+from messageapp.wire.messages import M3Proof
 from messageapp.wire.vectors import check
 from messageapp_keys import kem, labels, ratchetkeys
+from messageapp_keys.backup import SealedBackup, WrongBackupKey, read_words_untrusted, recovery_words
 from messageapp_keys.identity import IdentityBundle
+from messageapp_keys.joincode import JoinCode
 from messageapp_keys.kem import SWIFT
+from messageapp_keys.keylog import Leaf, change_body, explain, follows, log_key_body, log_origin
+from messageapp_keys.merkle import leaf_hash, node_hash
+from messageapp_keys.notes import Checkpoint, Note, VerifierKey, verify_untrusted
 from messageapp_keys.ratchetkeys import RatchetKeys
-from messageapp_keys.types import RootKey
+from messageapp_keys.sas import commitment, seven_numbers
+from messageapp_keys.types import ExporterSecret, RootKey
 from messageapp_keys.vectorkeys import load_temporary_key_untrusted
 from support.keys import identity, seeded
 
@@ -34,6 +43,9 @@ LOGINS: Final[dict[str, Any]] = json.loads(
 )
 CHAT: Final[dict[str, str]] = json.loads((Path(__file__).parent / "data" / "chat-vector.json").read_text())
 LABELS: Final = [name for name, value in vars(labels).items() if isinstance(value, bytes)]
+LOG: Final[dict[str, str]] = json.loads((Path(__file__).parent / "data" / "log-vector.json").read_text("utf-8"))
+JOIN: Final[dict[str, str]] = json.loads((Path(__file__).parent / "data" / "join-vector.json").read_text("utf-8"))
+BACKUP: Final[dict[str, str]] = json.loads((Path(__file__).parent / "data" / "backup-vector.json").read_text("utf-8"))
 CLASSIC_CASE, SWIFT_CASE = 0, 2
 
 
@@ -100,9 +112,76 @@ def wrong_in_receiver() -> list[str]:
     return wrong if texts == [None, CHAT["text_1"]] else [*wrong, "texts"]
 
 
+def wrong_in_log() -> list[str]:
+    """Both leaves, the checkpoint over them, and what old key, new key and certificate sign."""
+    old, new = (IdentityBundle.parse_untrusted(bytes.fromhex(LOG[name])) for name in ("old_bundle", "new_bundle"))
+    first, change = (Leaf.parse_untrusted(bytes.fromhex(LOG[name])) for name in ("leaf_0", "leaf_1"))
+    server, log_public = LOG["server"], bytes.fromhex(LOG["log_public"])
+    body = change_body(server, change.user, change.version, old.key_id, new.key_id)
+    possession, binding = (((0x0807, bytes.fromhex(LOG[name])),) for name in ("possession", "log_key"))
+    note = Note.parse_untrusted(LOG["note"].encode())
+    top = node_hash(leaf_hash(first.encode()), leaf_hash(change.encode()))
+    found = {
+        "leaves": (first.key_id, change.key_id) == (old.key_id, new.key_id) and follows(change, (0, first)),
+        "change": explain(old, change, server) == "signed",
+        "possession": new.verify_untrusted(labels.SIG_NEW_KEY, body, possession),
+        "log key": old.verify_untrusted(labels.SIG_LOG_KEY, log_key_body(server, log_public), binding),
+        "checkpoint": Checkpoint.parse_untrusted(note.text) == Checkpoint(log_origin(server), 2, top),
+        "note": verify_untrusted(note, VerifierKey(log_origin(server), log_public)),
+    }
+    return [name for name, good in found.items() if not good]
+
+
+def wrong_in_live_check() -> list[str]:
+    numbers = seven_numbers(ExporterSecret(of("X")), of("sas_r_a"), of("sas_r_b"))
+    found = {"sas_commit": commitment(of("sas_r_a")), "sas_numbers": bytes(numbers)}
+    return [name for name, value in found.items() if value != of(name)]
+
+
+def wrong_in_join() -> list[str]:
+    """A join code, what is derived from its secret, and the proof in M3."""
+    code = JoinCode.parse_untrusted(JOIN["code"])
+    invitation = Invitation.of(code)
+    bundle = IdentityBundle.parse_untrusted(bytes.fromhex(JOIN["bundle"]))
+    proof = invitation.prove(M3Proof(code.username, bundle.key_id, ()), bundle, bytes.fromhex(JOIN["TH_E"]))
+    found = {
+        "authority": code.authority,
+        "secret": code.secret.expose(),
+        "id": invitation.id,
+        "key": invitation.key.expose(),
+        "proof": proof.tag,
+    }
+    return [name for name, value in found.items() if value.hex() != JOIN[name]]
+
+
+def wrong_in_backup() -> list[str]:
+    """A backup with words, opened; a section of a later version is in it."""
+    secret = read_words_untrusted(BACKUP["words"])
+    try:
+        opened = SealedBackup.parse_untrusted(bytes.fromhex(BACKUP["file"])).open(secret)
+    except WrongBackupKey:
+        return ["backup"]
+    found = {
+        "entropy": secret.expose().hex(),
+        "words": " ".join(recovery_words(secret)),
+        "public": opened.identity.bundle.keys[0][1].hex(),
+        "account": opened.account.hex(),
+    }
+    wrong = [name for name, value in found.items() if value != BACKUP[name]]
+    return wrong if opened.unknown == (9,) else [*wrong, "unknown"]
+
+
 def wrong_answers(login: int = SWIFT_CASE) -> list[str]:
     _, failures = check({**LOGINS, "cases": [LOGINS["cases"][login]]})
-    return [*failures, *wrong_in_caller(), *wrong_in_receiver()]
+    return [
+        *failures,
+        *wrong_in_caller(),
+        *wrong_in_receiver(),
+        *wrong_in_live_check(),
+        *wrong_in_log(),
+        *wrong_in_join(),
+        *wrong_in_backup(),
+    ]
 
 
 def test_the_product_gives_every_known_answer() -> None:
@@ -122,7 +201,7 @@ def test_every_label_has_a_known_answer(name: str, monkeypatch: pytest.MonkeyPat
 
 
 def test_no_label_is_used_twice() -> None:
-    assert len(LABELS) == 30
+    assert len(LABELS) == 41
     assert len({getattr(labels, name) for name in LABELS}) == len(LABELS)
 
 

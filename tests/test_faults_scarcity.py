@@ -280,6 +280,8 @@ def test_a_first_chat_on_a_full_disk(disk: FileLimit, full_site: Site) -> None:
     site = full_site
     site.serve()
     alice, bob = site.client("alice"), site.client("bob")
+    for client in (alice, bob):
+        client.until("key log: ")  # otherwise it is the log that cannot be kept
     disk.stop_growth(alice)
     alice.send("chat bob")
     bob.until("REQUEST TO CHAT FROM: <alice> ACCEPT?")

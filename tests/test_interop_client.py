@@ -17,6 +17,8 @@ from interop.chat import C1, C2, C3, C4, RATCHET, Chat, Ratchet, safety_number
 from interop.desk import Desk, to
 from interop.peer import REPLY, REQUEST, Authority, Closed, Server, Session
 from interop.programs import Home, Program, RealClient, RealServer, run, write_ca
+from interop.sas import commitment, seven
+from messageapp_keys.sas import EMOJI
 
 
 @pytest.fixture(scope="module")
@@ -417,3 +419,42 @@ def test_real_client_and_second_client_through_the_real_server(
         assert session.ask("refu", to("ann", invite)) == ("okay", b"")
         client.say("exit")
         assert client.end() == 0
+
+
+# ---- live checks
+
+
+def _shows(client: Program, exporter: bytes, r_a: bytes, r_b: bytes) -> None:
+    client.until("LIVE CHECK with bob")
+    for place, number in enumerate(seven(exporter, r_a, r_b), 1):
+        client.until(f"  {place}  {EMOJI[number][1]}")
+
+
+def test_a_live_check_that_the_client_asks_for(stage: Stage) -> None:
+    client, desk, ratchet = stage.chatting()
+    client.say("/verify live")
+    asked = ratchet.open(desk.forwarded(RATCHET))[7]
+    assert asked[0] == 1
+    r_b = bytes(range(32))
+    desk.forward(RATCHET, ratchet.text(None, tlv(7, b"\x02" + r_b)))
+    opened = ratchet.open(desk.forwarded(RATCHET))[7]
+    assert opened[0] == 3
+    assert commitment(opened[1:]) == asked[1:]
+    _shows(client, ratchet.exporter, opened[1:], r_b)
+    client.say("/verify yes")
+    assert ratchet.open(desk.forwarded(RATCHET))[7] == b"\x04\x01"
+    client.until("bob is verified")
+
+
+def test_a_live_check_that_the_peer_asks_for(stage: Stage) -> None:
+    client, desk, ratchet = stage.chatting(client_calls=False)
+    r_a = bytes(range(32))
+    desk.forward(RATCHET, ratchet.text(None, tlv(7, b"\x01" + commitment(r_a))))
+    replied = ratchet.open(desk.forwarded(RATCHET))[7]
+    assert replied[0] == 2
+    desk.forward(RATCHET, ratchet.text(None, tlv(7, b"\x03" + r_a)))
+    _shows(client, ratchet.exporter, r_a, replied[1:])
+    desk.forward(RATCHET, ratchet.text(None, tlv(7, b"\x04\x00")))
+    client.until("NOT THE SAME, says the other side (bob)")
+    client.say("/verify yes")
+    client.until("error: no live check is waiting for an answer")

@@ -91,7 +91,9 @@ async def test_the_server_fills_the_pool_that_its_owner_asked_for(
 
     monkeypatch.setattr("messageapp.keypool.open_pool", open_pool)
     with trio.fail_after(20), pytest.raises(UnusableSetup, match="far enough"):
-        await serve_command._serve(Home(tmp_path), "127.0.0.1", 0, ["localhost"], Limits(rsa_pool=7), classic=True)
+        await serve_command._serve(
+            Home(tmp_path), "127.0.0.1", 0, ["localhost"], Limits(rsa_pool=7), classic=True, witnesses=[], pq=False
+        )
     assert asked == [7]
 
 

@@ -75,7 +75,7 @@ def stack() -> Iterator[ExitStack]:
 
 def malicious(stack: ExitStack, home: Home) -> Server:
     key = load_pem_public_key(home.pem.encode()).public_bytes(DER, SPKI)
-    notes = tlv(3, b"".join(ERRORS.values())[:2000])
+    notes = tlv(0x1A1A, b"".join(ERRORS.values())[:2000])
     server = Server(HostileAuthority(), {"ann": u(1, 1) + u(PSS, 2) + vec(key, 2)}, SWIFT, m4_tlvs=notes)
     return stack.enter_context(server)
 
@@ -98,6 +98,7 @@ def refuse(desk: Desk, verb: str, code: int, text: bytes) -> None:
 
 _OURS = (
     "<bob> ",
+    "this server keeps no key log: ",
     "error: ",
     "server certificate: ",
     "  valid ",

@@ -12,9 +12,10 @@ from typing import Final
 
 from messageapp_keys.names import is_username
 
-__all__ = ["ROWS", "Command", "Parsed", "help_lines", "nearest", "parse", "usage_of"]
+__all__ = ["ROWS", "VERIFY_WORDS", "Command", "Parsed", "help_lines", "nearest", "parse", "usage_of"]
 
 REPORT_LENGTH: Final = 4
+VERIFY_WORDS: Final = ("live", "yes", "no", "confirm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,17 @@ ROWS: Final = (
     Command("acpt", "[USER]", "accept the call", "caller"),
     Command("refu", "[USER]", "refuse the call", "caller"),
     Command("cach", "[USER]", "cancel your own call"),
-    Command("verify", "[USER] [confirm]", "show the safety number; `confirm` after comparing it", "peer", in_chat=True),
+    Command(
+        "verify",
+        "[USER] [live|yes|no|confirm]",
+        "the safety number, `confirm` after comparing it; `live`: seven emoji, in a chat",
+        "peer",
+        in_chat=True,
+    ),
     Command("trust", "USER DIGITS", "accept a changed key: the first 10 digits of the new safety number", "peer"),
+    Command("block", "USER", "no calls from a user any more, who sees you as offline", "peer", in_chat=True),
+    Command("unblock", "USER", "take a user's calls again"),
+    Command("blocked", "", "whom you block"),
     Command("status", "", "server, session, suite, peer", in_chat=True),
     Command("help", "", "this list", in_chat=True),
     Command("exit", "", "log off; in a chat, `/exit` leaves the chat", in_chat=True),
@@ -76,12 +86,12 @@ def parse(line: str) -> Parsed | None:
 def _fits(row: Command, words: tuple[str, ...]) -> bool:
     if not words:
         return not row.argument or row.argument.startswith("[")
-    if row.name == "verify" and words == ("confirm",):
+    if row.name == "verify" and words[0] in VERIFY_WORDS and len(words) == 1:
         return True
     if row.takes_user and not is_username(words[0]):
         return False
     if row.name == "verify":
-        return words[1:] in ((), ("confirm",))
+        return len(words) == 1 or words[1] in VERIFY_WORDS
     if row.name == "trust":
         return len(words) > 1 and "".join(words[1:]).isdigit()
     return True
@@ -112,6 +122,6 @@ def help_lines() -> list[str]:
     return [
         "Commands:",
         *lines,
-        "In a chat everything you type is sent; /list, /verify, /status, /help and /exit are commands there,",
+        "In a chat everything you type is sent; /list, /verify, /block, /status, /help and /exit are commands there,",
         "and // at the beginning sends a single slash. Commands may be glued or end in x, as in chatbob and listx.",
     ]

@@ -76,6 +76,7 @@ async def _serve_and_converse(folder: Path, plain: bool, opened: ExitStack) -> i
     from messageapp.client.trust import Trust
     from messageapp.keypool import open_pool
     from messageapp.server.directory import SqliteDirectory
+    from messageapp.server.keylog import open_log
     from messageapp.server.serve import Server, open_listeners
     from messageapp.server.setup import load_authority, prepare_server
     from messageapp.store.database import open_database
@@ -98,7 +99,8 @@ async def _serve_and_converse(folder: Path, plain: bool, opened: ExitStack) -> i
         accounts.append(Account(name, identity, load_authority(home), trust, "127.0.0.1"))
     async with open_pool(_POOL) as pool, trio.open_nursery() as nursery:
         await pool.stocked(2)
-        server = Server(offer=offer, directory=SqliteDirectory(users), keys=pool)
+        log = open_log(home, users, offer)
+        server = Server(offer=offer, directory=SqliteDirectory(users), keys=pool, log=log)
         listeners = await open_listeners("127.0.0.1", 0)
         port = listeners[0].socket.getsockname()[1]
         await nursery.start(server.serve, listeners)

@@ -20,6 +20,7 @@ import click
 from messageapp.limits import limit_rows
 from messageapp.server.presence import RULES, Rule
 from messageapp.wire import commands as wire
+from messageapp.wire import keylog_forms
 from messageapp.wire.records import RecordOpener
 from messageapp.wire.states import SENDS, Role, State
 from messageapp_keys.types import TrafficSecret
@@ -53,9 +54,16 @@ _LAYOUTS: Final[dict[type[object], str]] = {
     wire.Bye: "u8 reason",
     wire.Errors: "u16 code, vec8 text",
     wire.Update: "u32 i",
+    keylog_forms.LogRequest: "u8 op, operands (§12)",
+    keylog_forms.ReplyForm: "u8 op, answer (§12)",
+    keylog_forms.LogHead: "u8 1, vec16 note, [32] log key, u16 sigalg, vec16 signature",
+    keylog_forms.NewKey: "vec16 bundle, vec16 signatures of the old key, vec16 signatures of the new key",
+    wire.Block: "u8 op, vec8 user",
+    wire.BlockList: "n × vec8 user",
 }
 _EFFECTS: Final = {
     "ring": "`reqt` (caller) to every session of the peer; reply `reqt` (called user)",
+    "remind": "reply `erro 3`",
     "unavailable": "reply `erro 10`",
     "glare": "`pubk` as reply and as event to the other side; `cach` to the other sessions of the user who asked",
     "bind": "`pubk` as reply and as event to the caller; `cach` to the other sessions of the user who asked",
@@ -66,6 +74,7 @@ _EFFECTS: Final = {
     "expire": "`cach` to every session of the peer; `refu` to the caller",
     "leave": "`exch 0` to the peer's session; reply `okay`",
     "disconnect": "`exch 1` to the peer's session",
+    "separate": "`exch 0` to the sessions of both",
 }
 _PEER_BEFORE: Final = {
     wire.UserState.IDLE: wire.UserState.IDLE,
@@ -241,10 +250,14 @@ Folders have the mode 0700, files 0600. One home may hold a server and several u
 |---|---|
 | `ca/ca.pem`, `ca/ca.key` | the server's certificate authority |
 | `server/server.pem`, `server/server.key` | the server's certificate and key |
-| `server/directory.db` | the enrolled users: public keys only |
+| `server/directory.db` | the enrolled users: public keys only; the key log, invitations, blocks |
+| `server/log.key` | the key that signs the key log's checkpoints |
 | `server.toml` | settings of the server, optional |
 | `identities/NAME.key` | a private identity, sealed with a passphrase |
-| `accounts/NAME/trust.db` | the keys of peers and servers that a user has seen |
+| `identities/NAME.next` | the next private key, sealed, while `keys rotate` makes it known to the servers |
+| `accounts/NAME/trust.db` | the keys of peers and servers that a user has seen, and the key logs |
+| `accounts/NAME/witness.key` | the key of a witness, `messageapp log witness` |
+| `accounts/NAME/evidence/` | checkpoints with which a server was caught at a lie |
 
 | variable | meaning |
 |---|---|
@@ -267,6 +280,7 @@ number above 0. What the limits mean is in [protocol.md](protocol.md), section 7
     host = "192.0.2.1"            # default: every address
     names = ["chat.example"]      # names for the certificate; --name adds to them
     classic = true                # take clients that offer the RSA-only suite alone
+    witnesses = ["NAME+HASH+KEY"] # who cosigns the key log: what `messageapp log witness` prints
     [limits]
     ring_seconds = 60"""
 

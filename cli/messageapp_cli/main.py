@@ -18,12 +18,16 @@ __all__ = ["cli", "main"]
 
 COMMANDS: Final = {
     "serve": ("serve", "Run a server."),
+    "join": ("join", "Join a server by a join code, and chat."),
     "connect": ("connect", "Log in to a server and chat."),
     "demo": ("demo", "A server and a friendly peer in a temporary folder: try it."),
     "keygen": ("keys", "Make an identity."),
-    "keys": ("keys", "List and export identities."),
+    "keys": ("keys", "List, export, change, back up and restore identities."),
+    "invite": ("invite", "Make, list and revoke join codes."),
+    "log": ("log", "The key log: verify, watch, export, witness."),
     "user": ("users", "The server's directory of users."),
-    "ca": ("users", "The server's certificate authority."),
+    "ca": ("ca", "The server's certificate authority."),
+    "admin": ("admin", "What the server knows of a user."),
     "vectors": ("vectors", "Check known-answer vectors."),
     "sim": ("sim", "Simulate servers, users and faults, and look for what may not be."),
 }

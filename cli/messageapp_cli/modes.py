@@ -28,6 +28,8 @@ class Screen:
     caller: str | None = None
     online: Mapping[str, int] = field(default_factory=dict)
     chat_just_ended: bool = False  # since the last line
+    mark: str = ""  # before the prompt of a chat with a verified peer
+    check_waits: bool = False  # for the user's answer to a live check
 
     @property
     def in_chat(self) -> bool:
@@ -55,7 +57,7 @@ Action = Run | Say | Complain | None
 
 
 def prompt(screen: Screen) -> str:
-    return CHAT_PROMPT if screen.in_chat else COMMAND_PROMPT
+    return screen.mark + CHAT_PROMPT if screen.in_chat else COMMAND_PROMPT
 
 
 def step(screen: Screen, line: str) -> Action:
@@ -122,13 +124,20 @@ def complete(screen: Screen, text: str) -> list[Completion]:
         return []
     if " " not in rest:
         found = [Completion(name, -len(rest)) for name in _users(screen, row, rest)]
-        if row.name == "verify" and screen.in_chat and "confirm".startswith(rest):
-            found.append(Completion("confirm", -len(rest), "you have compared the number"))
-        return found
+        return found + _verify_words(screen, rest) if row.name == "verify" and screen.in_chat else found
     if row.name == "verify":
-        last = rest.rpartition(" ")[2]
-        return [Completion("confirm", -len(last))] if "confirm".startswith(last) else []
+        return _verify_words(screen, rest.rpartition(" ")[2])
     return []
+
+
+def _verify_words(screen: Screen, start: str) -> list[Completion]:
+    """What may follow now: answers only where one is waited for, a live check only in a chat."""
+    words = {"confirm": "you have compared the number"}
+    if screen.check_waits:
+        words = {"yes": "all seven are the same", "no": "they are not"} | words
+    elif screen.in_chat:
+        words = {"live": "compare seven emoji"} | words
+    return [Completion(word, -len(start), meta) for word, meta in words.items() if word.startswith(start)]
 
 
 def _users(screen: Screen, row: Command, start: str) -> Iterable[str]:

@@ -10,10 +10,11 @@ from typing import Any, Final
 
 import click
 
-__all__ = ["UsernameType", "ask_passphrase", "home_option", "passphrase_option"]
+__all__ = ["UsernameType", "ask_passphrase", "chosen_server", "home_option", "passphrase_option"]
 
 PASSPHRASE_VARIABLE: Final = "MESSAGEAPP_PASSPHRASE"  # noqa: S105 - its name
 HOME_VARIABLE: Final = "MESSAGEAPP_HOME"
+DEFAULT_PORT: Final = 8081
 
 
 def _home(ctx: click.Context, parameter: click.Parameter, value: str | None) -> Any:
@@ -88,3 +89,23 @@ def _not_empty(passphrase: str) -> str:
     if not passphrase:
         raise UnusableSetup("the passphrase is empty")
     return passphrase
+
+
+def chosen_server(database: Any, host: str | None, port: int | None) -> tuple[str, int]:
+    """HOST and PORT as typed (without PORT 8081); without HOST the only server of the account in `database`.
+
+    `UnusableSetup` where the account knows no server, or several. One server under several addresses is one: the
+    address of the newest first login is taken.
+    """
+    from messageapp.errors import UnusableSetup
+    from messageapp.store.trust import known_servers
+
+    if host is not None:
+        return host, port or DEFAULT_PORT
+    known = known_servers(database)
+    if not known:
+        raise UnusableSetup("this account has not logged in anywhere yet; name the server: HOST PORT")
+    if len({pin.canonical for pin in known}) > 1:
+        names = ", ".join(f"{pin.name}:{pin.port}" for pin in known)
+        raise UnusableSetup(f"this account knows several servers ({names}); name one: HOST PORT")
+    return known[-1].name, known[-1].port

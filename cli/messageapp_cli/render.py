@@ -8,15 +8,32 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Callable, Container, Mapping, Sequence
+from typing import Any, Final
 
 from messageapp.client import events as ev
+from messageapp.client.following import LogState
 from messageapp.errors import ConnectionCut, MessageAppError
 from messageapp.wire.commands import Listing, UserState
 from messageapp_keys.fingerprint import group_digits
+from messageapp_keys.identity import IdentityBundle
+from messageapp_keys.names import fold
 
-__all__ = ["error_line", "first_chat_lines", "listing_lines", "number_lines", "one_line", "render", "safe_lines"]
+from .checking import answered_lines, shown_lines
+
+__all__ = [
+    "NO_LOG",
+    "auth",
+    "blocked_lines",
+    "error_line",
+    "first_chat_lines",
+    "listing_lines",
+    "log_line",
+    "number_lines",
+    "one_line",
+    "render",
+    "safe_lines",
+]
 
 REPLACEMENT: Final = "\ufffd"
 MAX_LINES: Final = 1000  # of one message; a flood of empty lines would wipe the screen's history
@@ -69,21 +86,31 @@ def number_lines(peer: str, number: str) -> list[str]:
     return [f"safety number with {peer}:", f"  {groups[:35]}", f"  {groups[36:]}"]
 
 
-def listing_lines(listing: Listing) -> list[str]:
+def listing_lines(listing: Listing, verified: Container[str] = (), mark: str = "") -> list[str]:
+    """Who is in `verified` (names in lower case) has the `mark` behind the name."""
     return [
         "Online users:",
         *sorted(
-            (entry.user + (" (in chat)" if entry.state == UserState.IN_CHAT else "") for entry in listing.entries),
+            (
+                entry.user
+                + (mark if fold(entry.user) in verified else "")
+                + (" (in chat)" if entry.state == UserState.IN_CHAT else "")
+                for entry in listing.entries
+            ),
             key=str.lower,
         ),
     ]
+
+
+def blocked_lines(users: Sequence[str]) -> list[str]:
+    return ["Blocked users:", *users] if users else ["You block nobody."]
 
 
 def _changed(event: ev.KeyChanged) -> list[str]:
     peer = event.peer
     return [
         f"KEY CHANGED for {peer}",
-        f"The server gives another key for {peer} than before: {peer} has installed anew, or somebody is between you.",
+        _HOW[event.how].format(peer=peer),
         "The chat is blocked.",
         *(f"old {line}" if line.startswith("safety") else line for line in number_lines(peer, event.old_number)),
         *(f"new {line}" if line.startswith("safety") else line for line in number_lines(peer, event.new_number)),
@@ -91,6 +118,81 @@ def _changed(event: ev.KeyChanged) -> list[str]:
         f"The row that differs stands for the key of {peer}. Compare all digits with {peer} by another way.",
         f"If they are right: trust {peer} <the first 10 digits of the new number>",
     ]
+
+
+_HOW: Final[Mapping[str, str]] = {
+    "": "The server gives another key for {peer} than before: {peer} has installed anew, or somebody is between you.",
+    "reset": "The server's administrator has reset the key of {peer}: {peer} has installed anew, or somebody else has.",
+    "revoked": "The server's administrator has revoked the key of {peer}.",
+    "unexplained": "The old key of {peer} has not signed the new one, and no administrator says that it was reset.",
+}
+"""Who changed a key, as the key log has it; "" where there is none."""
+
+
+def _peer_changed(event: ev.PeerKeyChanged) -> list[str]:
+    peer, revoked = event.peer, event.how == "revoked"
+    return [
+        f"KEY {'REVOKED' if revoked else 'CHANGED'} for {peer}",
+        _HOW[event.how].format(peer=peer),
+        *([f"You had verified the old key of {peer}."] if event.was_verified else []),
+        f"There is no chat with {peer} until there is a new key."
+        if revoked
+        else f"The chat is blocked. Compare the new number with {peer} by another way: verify {peer}",
+    ]
+
+
+def _followed(event: ev.KeyFollowed) -> list[str]:
+    peer = event.peer
+    line = f"{peer} has a new key, signed by the old one; it is remembered from now on"
+    return [line, f"You had verified the old one. Compare the new: verify {peer}"] if event.was_verified else [line]
+
+
+def _entries(count: int) -> str:
+    return f"{count:,} entr{'y' if count == 1 else 'ies'}"
+
+
+def auth(bundle: IdentityBundle) -> str:
+    """What signs for somebody: `hybrid` for two keys, both of which must."""
+    return f"auth {'hybrid' if len(bundle.keys) > 1 else bundle.kind}"
+
+
+def log_line(state: LogState) -> str:
+    """For `status`."""
+    if not state.kept:
+        return "key log: this server keeps none"
+    if state.alarm:
+        return f"key log: ALARM, {one_line(state.alarm, 500)}"
+    how = "by proofs alone" if state.thin else "all verified"
+    still = "" if state.caught_up else ", reading on" if not state.trouble else f", {one_line(state.trouble)}"
+    return f"key log: {_entries(state.size)}, {how}{still}"
+
+
+def _alarm(event: ev.LogAlarmed) -> list[str]:
+    return [
+        f"KEY LOG ALARM: {one_line(event.reason, 500)}",
+        "No chat begins at this server any more" + (", since an earlier session." if event.stored else "."),
+        *([f"The checkpoints, as the server signed them, are in {event.evidence}"] if event.evidence else []),
+        "Ask its owner and the other users. When it is settled: messageapp log accept",
+    ]
+
+
+NO_LOG: Final = "this server keeps no key log: keys rest on pins and safety numbers alone"
+_ABOUT_KEYS: Final[Mapping[type[object], Callable[[Any], list[str]]]] = {
+    ev.CheckShown: shown_lines,
+    ev.CheckAnswered: answered_lines,
+    ev.CheckFailed: lambda event: [error_line(f"live check with {event.peer}: {event.reason}")],
+    ev.KeyFollowed: _followed,
+    ev.PeerKeyChanged: _peer_changed,
+    ev.LogAbsent: lambda event: [NO_LOG],
+    ev.LogAlarmed: _alarm,
+    ev.LogPinned: lambda event: [f"key log: {_entries(event.size)}; the key of this log is remembered from now on"],
+    ev.LogGrew: lambda event: [],
+    ev.LogTrouble: lambda event: [error_line(f"{event.reason}; no chat begins until it can be read")],
+    ev.OwnKeyHistory: lambda event: [
+        f"key log: {_entries(event.count)} under your name from before this account's key"
+    ],
+    ev.OwnKeyRevoked: lambda event: ["YOUR KEY WAS REVOKED by the server's administrator"],
+}
 
 
 def first_chat_lines(peer: str, number: str) -> list[str]:
@@ -134,6 +236,8 @@ def render(event: ev.Event) -> list[str]:
             return [f"error: {count} message{'s' if count > 1 else ''} from {peer} did not arrive"]
         case ev.NotDelivered(peer, text, reason):
             return [f"error: not delivered to {peer}, {reason}: {one_line(text, 60)}"]
+        case ev.ChatStopped(peer, reason):
+            return [f"error: the chat with {peer} was stopped: {reason}"]
         case ev.ChatFailed(peer, reason):
             return [f"error: no chat with {peer}: {reason}"]
         case ev.Keying():
@@ -142,4 +246,6 @@ def render(event: ev.Event) -> list[str]:
             if error is None:
                 return []
             return [str(error) if isinstance(error, ConnectionCut) else error_line(error)]
-    return [_SIMPLE[type(event)].format(peer=event.peer)]
+        case ev.IncomingCall(peer=peer) | ev.ChatSecure(peer=peer) | ev.UndecryptableText(peer=peer):
+            return [_SIMPLE[type(event)].format(peer=peer)]
+    return _ABOUT_KEYS[type(event)](event)

@@ -21,10 +21,23 @@ from messageapp.wire.commands import ErrorCode
 from messageapp_keys.names import fold
 
 from . import modes
-from .commands import help_lines
+from .checking import MARK, answer_lines, printable, shown_lines
+from .commands import VERIFY_WORDS, help_lines
 from .console import BadInput, Completion, Console, EndOfInput, Input, Interrupt, Line
 from .modes import Complain, Run, Say, Screen
-from .render import error_line, first_chat_lines, listing_lines, number_lines, one_line, render
+from .qr import qr_lines
+from .render import (
+    NO_LOG,
+    auth,
+    blocked_lines,
+    error_line,
+    first_chat_lines,
+    listing_lines,
+    log_line,
+    number_lines,
+    one_line,
+    render,
+)
 
 __all__ = ["Repl"]
 
@@ -34,15 +47,18 @@ _LEAVE_HINT: Final = "Press Ctrl-C once more to log off, or go on typing."
 class Repl:
     """A `View` for the console and the loop behind it. `run` returns the error that ended the session, or None."""
 
-    def __init__(self, client: Client, *, plain: bool) -> None:
+    def __init__(self, client: Client, *, plain: bool, encoding: str = "utf-8") -> None:
+        """`encoding` is the screen's: it may have no pictures."""
         self._client = client
         self._plain = plain
+        self._pictures = not plain and printable(encoding)
+        self._mark = "" if plain else MARK if self._pictures else "verified"
         self._console: Console | None = None
         self._token = trio.lowlevel.current_trio_token()
         self._changed = trio.Event()
         self._chat_just_ended = False
         self._asked_to_leave = False
-        self._verified: set[str] = set()  # peers, for the bottom line: the trust store is not read while drawing
+        self._verified = False  # the peer, by the key of this chat: the trust store is not read while drawing
         self._handlers: dict[str, Callable[[Sequence[str]], Awaitable[None]]] = {
             "list": self._list,
             "chat": self._chat,
@@ -51,6 +67,9 @@ class Repl:
             "cach": self._cancel,
             "verify": self._verify,
             "trust": self._trust,
+            "block": self._block,
+            "unblock": self._unblock,
+            "blocked": self._blocked,
             "status": self._status,
             "help": self._help,
         }
@@ -60,7 +79,14 @@ class Repl:
     def screen(self) -> Screen:
         client = self._client
         return Screen(
-            client.account.user, client.state, client.peer, client.caller, client.online, self._chat_just_ended
+            client.account.user,
+            client.state,
+            client.peer,
+            client.caller,
+            client.online,
+            self._chat_just_ended,
+            f"{self._mark} " if self._mark and self._is_verified() else "",
+            client.checks.waits,
         )
 
     def prompt(self) -> str:
@@ -72,10 +98,14 @@ class Repl:
 
     def toolbar(self) -> str:
         client = self._client
-        parts = [f"{client.account.user}@{client.server_name}", f"login {client.info.suite.name}"]
+        login = f"login {client.info.suite.name}, {auth(client.account.identity.bundle)}"
+        parts = [f"{client.account.user}@{client.server_name}", login]
         match client.state:
             case State.CHAT:
-                parts.append(f"chat with {client.peer}, {client.chat_suite}, {self._trust_word(client.peer or '')}")
+                trusted = "verified" if self._is_verified() else "not verified"
+                bundle = client.peer_bundle
+                theirs = "" if bundle is None else f"{auth(bundle)}, "
+                parts.append(f"chat with {client.peer}, {client.chat_suite}, {theirs}{trusted}")
             case State.KEYING:
                 parts.append(f"making keys with {client.peer} …")
             case State.CALLING:
@@ -86,8 +116,8 @@ class Repl:
                 parts.append("help lists the commands")
         return " · ".join(parts)
 
-    def _trust_word(self, peer: str) -> str:
-        return "verified" if peer in self._verified else "not verified"
+    def _is_verified(self) -> bool:
+        return self._verified and self._client.state is State.CHAT
 
     # the loop ---------------------------------------------------------------------------------------------------------
 
@@ -128,14 +158,14 @@ class Repl:
 
     def _show(self, event: ev.Event) -> None:
         assert self._console is not None  # noqa: S101 - set by run
-        if isinstance(event, (ev.ChatOver, ev.ChatFailed, ev.KeyChanged)):
+        if isinstance(event, (ev.ChatOver, ev.ChatFailed, ev.ChatStopped, ev.KeyChanged)):
             self._chat_just_ended = not (isinstance(event, ev.ChatOver) and event.by_us)
-        if isinstance(event, ev.ChatSecure):  # a key that changed and came back is not verified any more
-            (self._verified.add if event.verified else self._verified.discard)(event.peer)
-        lines = render(event)
+        self._verified = self._client.peer_verified
+        lines = shown_lines(event, pictures=self._pictures) if isinstance(event, ev.CheckShown) else render(event)
         if isinstance(event, ev.TextReceived) and not self._plain:
             clock = time.strftime("%H:%M ")
-            lines = [clock + line for line in lines]
+            mark = f"{self._mark} " if self._mark and self._is_verified() else ""
+            lines = [clock + (mark if line.startswith("<") else "") + line for line in lines]
         if lines:
             self._write(*lines)
         if isinstance(event, ev.ChatSecure) and event.first:  # the number takes a moment: the line above is out by then
@@ -190,6 +220,7 @@ class Repl:
         except MessageAppError as error:
             if self._client.ended is None:  # otherwise the event says it
                 self._write(error_line(error))
+        self._verified = self._client.peer_verified
         assert self._console is not None  # noqa: S101 - set by run
         self._console.refresh()
         return True
@@ -208,7 +239,9 @@ class Repl:
     # commands ---------------------------------------------------------------------------------------------------------
 
     async def _list(self, _: Sequence[str]) -> None:
-        self._write(*listing_lines(await self._client.list_users()))
+        listing = await self._client.list_users()
+        verified = self._client.account.trust.verified(self._client.server_name) if self._mark else {}
+        self._write(*listing_lines(listing, verified, f" {self._mark}"))
 
     async def _chat(self, words: Sequence[str]) -> None:
         user = self._spelled(words[0])
@@ -238,15 +271,24 @@ class Repl:
             raise RequestRefused(ErrorCode.NOT_NOW, f"{words[0]} is not calling")
 
     async def _verify(self, words: Sequence[str]) -> None:
-        confirm = "confirm" in words[-1:]
-        names = [word for word in words if word != "confirm"]
-        peer = self._spelled(names[0]) if names else self._client.peer
+        peer, action = self._whom(words)
         trust, server = self._client.account.trust, self._client.server_name
+        if action in ("yes", "no"):
+            if not self._client.checks.waits or not self._in_chat_with(peer):
+                raise TrustRefused("no live check is waiting for an answer")
+            await self._client.checks.answer(action == "yes")
+            self._write(*answer_lines(peer or "", action == "yes"))
+            return
         if peer is None:
             raise TrustRefused("verify whom? verify USER")
-        if confirm:
+        if action == "live":
+            if not self._in_chat_with(peer):
+                raise TrustRefused(f"a live check is made within a chat with {peer}")
+            await self._client.checks.start()
+            self._write(f"Live check with {peer}: waiting for the other side …")
+            return
+        if action == "confirm":
             trust.verify(peer, server)
-            self._verified.add(peer)
             self._write(f"{peer} is verified")
             return
         pin = trust.pin(peer, server)
@@ -257,7 +299,23 @@ class Repl:
         lines.append(f"{peer} is {'verified' if pin.verified else 'not verified'}")
         if pin.offered is not None:
             lines += ["KEY CHANGED; with the new key the", *number_lines(peer, trust.number(peer, server, pin.offered))]
+        if self._pictures:
+            lines += qr_lines(trust.code(peer, server, pin.offered or pin.bundle))
         self._write(*lines)
+
+    def _whom(self, words: Sequence[str]) -> tuple[str | None, str]:
+        """(peer, what to do). A single `live`, `yes`, `no` is a user outside of a chat, if there is a key of one."""
+        *names, last = words or ("",)
+        single = not names and self._client.state is not State.CHAT and last in VERIFY_WORDS[:-1]
+        if single and self._client.account.trust.pin(last, self._client.server_name) is not None:
+            return self._spelled(last), ""
+        if last in VERIFY_WORDS:
+            return self._spelled(names[0]) if names else self._client.peer, last
+        return self._spelled(last) if last else self._client.peer, ""
+
+    def _in_chat_with(self, peer: str | None) -> bool:
+        client = self._client
+        return peer is not None and client.state is State.CHAT and fold(peer) == fold(client.peer or "")
 
     def _unpinned_number(self, peer: str) -> list[str]:
         """The number of a key that the server has given, before a chat was secure."""
@@ -270,12 +328,24 @@ class Repl:
     async def _trust(self, words: Sequence[str]) -> None:
         peer = self._spelled(words[0])
         self._client.account.trust.accept_offered(peer, self._client.server_name, "".join(words[1:]))
-        self._verified.discard(peer)
         self._write(f"the new key of {peer} is trusted; not verified")
+
+    async def _block(self, words: Sequence[str]) -> None:
+        user = self._spelled(words[0])
+        await self._client.block(user)
+        self._write(f"{user} is blocked, and is not told; unblock {user} ends it")
+
+    async def _unblock(self, words: Sequence[str]) -> None:
+        user = self._spelled(words[0])
+        await self._client.unblock(user)
+        self._write(f"{user} is not blocked any more")
+
+    async def _blocked(self, _: Sequence[str]) -> None:
+        self._write(*blocked_lines(await self._client.blocked()))
 
     async def _status(self, _: Sequence[str]) -> None:
         info = self._client.info
-        self._write(self.toolbar(), f"session {info.session_id.hex()}")
+        self._write(self.toolbar(), f"session {info.session_id.hex()}", log_line(self._client.log.state()))
 
     async def _help(self, _: Sequence[str]) -> None:
         self._write(*help_lines())
@@ -301,8 +371,10 @@ def login_lines(client: Client) -> list[str]:
         f"server certificate: subject {one_line(summary.subject)}, issuer {one_line(summary.issuer)}",
         f"  valid {summary.not_before:%Y-%m-%d} to {summary.not_after:%Y-%m-%d}",
         f"  fingerprint of the certificate {summary.fingerprint_sha256}",
-        f"  fingerprint of its authority {describe(client.account.authority).fingerprint_sha256}",
+        f"  fingerprint of its authority {describe(client.info.authority).fingerprint_sha256}",
         f"temporary key: {info.suite.name}, fingerprint {info.temp_fingerprint.hex()[:32]}",
-        f"session: {info.session_id.hex()}",
+        f"session: {info.session_id.hex()}, {auth(client.account.identity.bundle)}",
+        *([] if client.log.kept else [NO_LOG]),
+        *(f"NOTE: {one_line(line, 400)}" for line in info.news),
         one_line(info.welcome.text),
     ]

@@ -16,8 +16,16 @@ __all__ = ["serve"]
 
 _PORT: Final = 8081
 _MAX_PORT: Final = 65535
+_HERE: Final = "127.0.0.1"  # where join codes lead without a --name
 _FIRST_KEYS: Final = 2  # made before the doors open, so that the first clients get the default suite
-_SETTINGS: Final[dict[str, type[Any]]] = {"port": int, "host": str, "names": list, "classic": bool, "limits": dict}
+_SETTINGS: Final[dict[str, type[Any]]] = {
+    "port": int,
+    "host": str,
+    "names": list,
+    "classic": bool,
+    "limits": dict,
+    "witnesses": list,
+}
 
 
 def _parse_limits(pairs: Sequence[str]) -> dict[str, float | int]:
@@ -49,8 +57,9 @@ def _settings(home: Any) -> dict[str, Any]:
             raise UnusableSetup(f"{path}: {name} is of the wrong kind")
     if not 0 <= found.get("port", _PORT) <= _MAX_PORT:  # the system would take the lowest 16 bits
         raise UnusableSetup(f"{path}: port is a number from 0 to {_MAX_PORT}")
-    if not all(isinstance(name, str) for name in found.get("names", [])):
-        raise UnusableSetup(f"{path}: names are texts in quotes")
+    for name in ("names", "witnesses"):
+        if not all(isinstance(entry, str) for entry in found.get(name, [])):
+            raise UnusableSetup(f"{path}: {name} are texts in quotes")
     return found
 
 
@@ -58,6 +67,7 @@ def _settings(home: Any) -> dict[str, Any]:
 @click.argument("port", type=click.IntRange(0, _MAX_PORT), required=False)
 @click.option("--host", metavar="H", help="Listen on this address only. Default: every address, IPv4 and IPv6.")
 @click.option("--name", "names", metavar="NAME", multiple=True, help="A name or address by which clients reach you.")
+@click.option("--pq", is_flag=True, help="A first start makes keys of ML-DSA-65, for the authority and the server.")
 @click.option("--limit", "limits", metavar="NAME=VALUE", multiple=True, help="Change a limit; see docs/cli.md.")
 @click.option("--log", type=click.Choice(["text", "json"]), default="text", help="The form of log lines on stderr.")
 @click.option("--trace", is_flag=True, help="Log verbs and sizes of frames, never names or contents.")
@@ -67,6 +77,7 @@ def serve(
     port: int | None,
     host: str | None,
     names: tuple[str, ...],
+    pq: bool,
     limits: tuple[str, ...],
     log: str,
     trace: bool,
@@ -99,20 +110,34 @@ def serve(
         [*settings.get("names", []), *names],
         bounds,
         bool(settings.get("classic", True)),
+        settings.get("witnesses", []),
+        pq,
     )
 
 
-async def _serve(home: Any, host: str | None, port: int, names: list[str], limits: Any, classic: bool) -> None:
+async def _serve(
+    home: Any,
+    host: str | None,
+    port: int,
+    names: list[str],
+    limits: Any,
+    classic: bool,
+    witnesses: list[str],
+    pq: bool,
+) -> None:
     from datetime import UTC, datetime
 
     import trio
 
     from messageapp.errors import UnusableSetup
     from messageapp.keypool import open_pool
-    from messageapp.server.directory import SqliteDirectory
+    from messageapp.server.blocks import Blocks
+    from messageapp.server.directory import SqliteDirectory, open_writer
     from messageapp.server.garbage import keep_collections_short
+    from messageapp.server.invites import Invites
+    from messageapp.server.keylog import open_log
     from messageapp.server.serve import SERVER_SUITES, Server, open_listeners
-    from messageapp.server.setup import prepare_server
+    from messageapp.server.setup import OfferSource, prepare_server
     from messageapp.store.database import open_database
     from messageapp_keys.kem import CLASSIC
 
@@ -123,7 +148,7 @@ async def _serve(home: Any, host: str | None, port: int, names: list[str], limit
     except OSError as error:
         raise UnusableSetup(_why_not_listening(error, host, port)) from None
     try:
-        offer, told = prepare_server(home, names, datetime.now(UTC))
+        offer, told = prepare_server(home, names, datetime.now(UTC), post_quantum=pq)
         for line in told:
             complain(line)
         database = open_database(home.directory, "server")
@@ -131,8 +156,12 @@ async def _serve(home: Any, host: str | None, port: int, names: list[str], limit
             async with open_pool(limits.rsa_pool) as pool:
                 server = Server(
                     offer=offer,
+                    changed_offer=OfferSource(home, names, offer),
                     directory=SqliteDirectory(database),
                     keys=pool,
+                    log=open_log(home, database, offer, witnesses),
+                    invites=Invites(database, open_writer(home.directory)),
+                    blocks=Blocks(database, open_writer(home.directory)),
                     limits=limits,
                     suites=[suite for suite in SERVER_SUITES if classic or suite is not CLASSIC],
                 )
@@ -144,11 +173,33 @@ async def _serve(home: Any, host: str | None, port: int, names: list[str], limit
                         await nursery.start(_serve_to_the_end, server, listeners, nursery.cancel_scope)
                         for listener in listeners:
                             click.echo(f"listening on {_shown(listener.socket.getsockname())}")
+                        reached = names[0] if names else host if host and offer.is_ours(host) else _HERE
+                        try:
+                            _invite_first_user(home, database, reached, listeners[0].socket.getsockname()[1])
+                        except UnusableSetup as error:  # a full disk: those who are enrolled are served
+                            complain(f"no join code: {error}")
         finally:
             database.close()
     finally:
         for listener in listeners:
             await trio.aclose_forcefully(listener)
+
+
+def _invite_first_user(home: Any, database: Any, host: str, port: int) -> None:
+    """Where nobody is enrolled, a join code for whoever comes first; those of earlier starts end."""
+    from messageapp.store.invites import drop_first_invites
+    from messageapp.store.users import anybody_enrolled
+
+    from .invite import LIFETIME_MS, make_code, now_ms, write_address
+
+    write_address(home, host, port)
+    if anybody_enrolled(database):
+        drop_first_invites(database, now_ms())
+        return
+    code = make_code(home, database, "", LIFETIME_MS, first=True)
+    click.echo(f"join code for the first user: {code}\njoin with: messageapp join {code}")
+    if host == _HERE:
+        click.echo("it works on this machine; for others: messageapp serve --name NAME, by which they reach it")
 
 
 async def _serve_to_the_end(server: Any, listeners: Any, scope: Any, *, task_status: Any) -> None:

@@ -137,14 +137,14 @@ def _changed(name: str, meet: Callable[[Program, Desk], None]) -> Callable[[Stag
     def do(stage: Stage) -> Outcome:
         other = Identity.make(name, "ed25519")
         client, desk = stage.logged_in(other)
-        ((peer, server, bundle, _, _, first),) = stage.before["pins"]
+        ((peer, server, bundle, _, _, first, how),) = stage.before["pins"]
         meet(client, desk)
         client.until("KEY CHANGED for")
         desk.left()  # and nothing of C1 to C4 before it
         client.say("exit")
         desk.exits()
         code = client.end()
-        stage.before["pins"] = [(peer, server, bundle, other.bundle, 0, first)]
+        stage.before["pins"] = [(peer, server, bundle, other.bundle, 0, first, how)]
         return Outcome(Seen.EXIT, code, detail=stage.shown())
 
     return do

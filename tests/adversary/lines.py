@@ -99,6 +99,14 @@ LINES: tuple[Line, ...] = (
         ("m3-turn", "another frame in its place, too long, too late"),
     ),
     *_group(
+        "Join",
+        _S,
+        ("join-m1", "invitation id of another length, twice, with a name"),
+        ("join-id", "invitation that there is not"),
+        ("join-proof", "proof by another key, of another handshake, name or bundle, of another form, none"),
+        ("join-replayed", "M1 and M3 of a join replayed on a new connection"),
+    ),
+    *_group(
         "Records",
         _SC,
         ("record-flipped", "counter, tag or ciphertext changed"),
@@ -168,6 +176,7 @@ LINES: tuple[Line, ...] = (
         ("ratchet-sealed", "another chat, sender, chain or counter, well sealed"),
         ("ratchet-keys", "turn with a low-order point or an ML-KEM coefficient ≥ q, well sealed"),
         ("ratchet-plaintext", "plaintext of another form, well sealed"),
+        ("check-turn", "live check: out of turn, another opening, our own commitment, a fourth run"),
     ),
     *_group(
         "Chat",

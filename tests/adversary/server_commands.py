@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from adversary.case import CLOSED, SESSION, Case, Outcome, erro
 from adversary.server_world import World, after_request, still_answers
-from interop.base import need, u
+from interop.base import need, u, vec
 from interop.calls import erro as read_erro
 from interop.calls import to
 from interop.peer import EVENT, RECORD, REPLY, REQUEST, frame
@@ -37,6 +37,45 @@ MALFORMED: dict[str, dict[str, bytes]] = {
     "help": {"text": b"me", "longest": b"x" * MOST},
     "exch": {"other": b"y", "zero": b"\0"},
     "exit": {"text": b"now", "zero": b"\0"},
+    "klog": {
+        "empty": b"",
+        "x": b"x",
+        "op-0": b"\0",
+        "op-8": b"\x08",
+        "head-and-more": b"\1\0",
+        "range-cut": b"\2" + bytes(15),
+        "range-and-more": b"\2" + bytes(17),
+        "range-of-nothing": b"\2" + bytes(16),
+        "range-beyond": b"\2" + bytes(8) + b"\xff" * 8,
+        "inclusion-at-the-end": b"\3" + u(2**64 - 1, 8) * 2,
+        "inclusion-in-nothing": b"\3" + bytes(16),
+        "consistency-of-nothing": b"\4" + bytes(8) + u(1, 8),
+        "consistency-backwards": b"\4" + u(2, 8) + u(1, 8),
+        "key-31-bytes": b"\5" + bytes(31),
+        "cosignature-garbage": b"\6" + vec(b"\xff" * 60_000, 2),
+        "user-empty": b"\7\0",
+        "user-escape": b"\7" + vec(b"\x1b]52;c;bea", 1),
+        "longest": b"\6" + bytes(MOST - 1),
+    },
+    "blck": {
+        "empty": b"",
+        "x": b"x",
+        "op-0": b"\0\3bea",
+        "op-4": b"\4\3bea",
+        "nobody": b"\1",
+        "list-of-somebody": b"\3\3bea",
+        "list-and-more": b"\3\0\0",
+        "name-beyond-the-end": b"\1\xffbea",
+        "name-and-more": b"\1\3bea\0",
+        "longest": bytes(MOST),
+    },
+    "newk": {
+        "empty": b"",
+        "cut": vec(b"", 2) * 2 + b"\0",
+        "and-more": vec(b"", 2) * 3 + b"\0",
+        "of-nothing": vec(b"", 2) * 3,
+        "long": vec(bytes(40_000), 2) * 3,
+    },
 }
 NAMES: dict[str, bytes] = {
     "empty": b"",
@@ -60,7 +99,6 @@ UNKNOWN: dict[str, str] = {
     "reserved-bndl": "bndl",
     "reserved-send": "send",
     "reserved-ackm": "ackm",
-    "reserved-klog": "klog",
     "reserved-blob": "blob",
 }
 # verbs that a client must not send in this kind: (kind, verb, argument)
@@ -199,6 +237,11 @@ CASES: tuple[Case[World], ...] = (
     *(
         Case(f"commands/{verb}-name-{name}", "command-name", asks(verb, u(len(value), 1) + value + INVITE), erro(1))
         for verb in ("chat", "acpt", "refu")
+        for name, value in NAMES.items()
+    ),
+    *(
+        Case(f"commands/blck-{op}-name-{name}", "command-name", asks("blck", u(op, 1) + vec(value, 1)), erro(1))
+        for op in (1, 2)
         for name, value in NAMES.items()
     ),
     *(Case(f"commands/{name}", "command-kind", sends(*row), CLOSED) for name, row in FORBIDDEN.items()),

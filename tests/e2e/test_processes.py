@@ -35,6 +35,7 @@ def _nobody_stays(site: Site) -> Iterator[None]:
 
 def test_two_clients_chat(site: Site) -> None:
     alice, bob = site.client("alice"), site.client("bob")
+    alice.until("key log: 3 entries")
     alice.send("list")
     assert [alice.until("") for _ in range(3)] == ["Online users:", "alice", "bob"]
     alice.send("chat bob")
@@ -70,6 +71,24 @@ def test_two_clients_chat(site: Site) -> None:
         assert "[CHAT]-> " not in program.out
         assert "[SERVER-COMMAND]-> " not in program.out
         assert program.err.count("[CHAT]-> ") >= 1
+
+
+def test_who_is_blocked_is_not_told(site: Site) -> None:
+    alice, bob = site.client("alice"), site.client("bob")
+    alice.send("block bob", "blocked")
+    alice.until("bob is blocked, and is not told; unblock bob ends it")
+    assert [alice.until("") for _ in range(2)] == ["Blocked users:", "bob"]
+    bob.send("chat alice", "list", "status")
+    bob.until("alice is not available")
+    assert [bob.until("") for _ in range(2)] == ["Online users:", "bob"]
+    alice.send("chat bob", "unblock bob")
+    alice.until("error: you block bob; unblock bob first")
+    alice.until("bob is not blocked any more")
+    bob.send("chat alice")
+    alice.until("REQUEST TO CHAT FROM: <bob> ACCEPT?")
+    done = run(site.path, "admin", "knows", "bob")
+    assert done.returncode == 0
+    assert "blocks: who blocks whom, both ways – nothing" in done.stdout
 
 
 def test_a_filter(site: Site) -> None:

@@ -167,7 +167,7 @@ def test_the_prompt_switches_while_one_types(sit_down: Callable[..., Terminal]) 
 
     # Bob leaves; what alice types survives that as well, and is not taken for a command.
     alice.type("one more th")
-    alice.prompts(CHAT, "one more th")
+    alice.prompts(f"✓ {CHAT}", "one more th")
     bob.type("/exit" + ENTER)
     bob.sees("You left the chat with alice")
     bob.prompts(HOME)

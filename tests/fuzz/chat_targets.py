@@ -9,6 +9,7 @@ from messageapp.client.conversations import Conversation, NeedKey
 from messageapp.e2ee.envelope import MAX_TEXT_BYTES, Envelope
 from messageapp.e2ee.exchange import _C1, _C2, Caller, ExchangeFailed, Receiver
 from messageapp.e2ee.ratchet import MAX_SKIPPED_SESSION, Ratchet, Undecryptable, _parse_untrusted, _seal
+from messageapp.e2ee.sas import MAX_RUNS, CheckFailed, LiveCheck, SasMessage
 from messageapp.e2ee.session import ChatSession
 from messageapp_keys import labels
 from messageapp_keys.codec import Malformed, Reader, vec8, vec16, vec24
@@ -16,7 +17,8 @@ from messageapp_keys.identity import write_signatures
 from messageapp_keys.kem import HYBRID, SWIFT
 from messageapp_keys.primitives import expand_label, hash_labelled, open_once, seal_once
 from messageapp_keys.ratchetkeys import kdf_chain, kdf_root
-from messageapp_keys.types import HandshakeKey, RootKey
+from messageapp_keys.sas import commitment
+from messageapp_keys.types import ExporterSecret, HandshakeKey, RootKey
 
 from . import material
 from .material import seeded
@@ -203,6 +205,36 @@ def _envelope() -> Harness:
     return Harness(attack, _envelopes())
 
 
+# Live checks ------------------------------------------------------------------------------------------------------
+
+
+def _sas_steps(r_a: bytes) -> list[bytes]:
+    return [b"\x01" + commitment(r_a), b"\x03" + r_a, b"\x04\x01", b"\x02" + r_a, b"\x04\x00"]
+
+
+def _sas_run() -> Harness:
+    """`u8 who begins`, then the peer's messages, each with `u8` length: what was not committed to is never shown."""
+    commit, opening, yes, reply, no = _sas_steps(material.drawn("r_a"))
+
+    def attack(data: bytes) -> None:
+        own, peer = (bytes(32), bytes([1] * 32)) if data[:1] > b"\x7f" else (bytes([1] * 32), bytes(32))
+        check = LiveCheck(ExporterSecret(material.drawn("X")), own, peer, seeded("sas"))
+        if data[:1] and data[0] & 1:
+            check.start()
+        rest, committed = data[1:], b""
+        while rest:
+            message = SasMessage.parse_untrusted(rest[1 : 1 + rest[0]])
+            rest = rest[1 + rest[0] :]
+            reaction = check.receive_untrusted(message)
+            committed = message.data if message.step == 1 else committed
+            opened = message.step == 2 or commitment(message.data) == committed
+            require(not reaction.numbers or opened, "something was shown without a commitment")
+            require(check.runs <= MAX_RUNS, "more runs than a chat has")
+
+    rows = ((0, commit, opening, yes), (0, commit, opening, no), (1, reply, yes), (129, commit, reply, no))
+    return Harness(attack, [bytes([who]) + b"".join(map(vec8, steps)) for who, *steps in rows])
+
+
 # Conversations ----------------------------------------------------------------------------------------------------
 
 
@@ -280,6 +312,8 @@ TARGETS = (
     Target("ratchet-first", _first, _CLOSED, sealed=True, mutations=15_000),
     Target("ratchet-later", _later, _CLOSED, sealed=True),
     Target("ratchet-insider", _ratchet_insider, _CLOSED, mutations=3000),
+    Target("sas-form", lambda: form(SasMessage.parse_untrusted, _sas_steps(bytes(32)), exact=True), _MALFORMED),
+    Target("sas-run", _sas_run, (CheckFailed, Malformed), mutations=20_000),
     Target("envelope-form", _envelope, _MALFORMED),
     Target("envelope-insider", _session_insider, _CLOSED, mutations=20_000),
     Target("conversation-of-the-caller", _as_caller, _FAILED, mutations=5000),

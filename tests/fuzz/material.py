@@ -181,7 +181,7 @@ def client_before_m4() -> ClientLogin:
         ExporterSecret(known["exporter"]),
     )
     client._leaf = verify_chain_untrusted(offer().chain, root(), SERVER, NOW)
-    client._suite, client._temp_pub = SWIFT, temporary().public
+    client._suite, client._temp_pub, client._verified_by = SWIFT, temporary().public, root()
     return client
 
 

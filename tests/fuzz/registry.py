@@ -4,13 +4,37 @@ from __future__ import annotations
 
 from typing import Final
 
-from . import chat_targets, file_targets, key_targets, login_targets, session_targets, wire_targets
+from . import (
+    backup_targets,
+    chat_targets,
+    client_log_targets,
+    file_targets,
+    join_targets,
+    key_targets,
+    keylog_targets,
+    log_targets,
+    login_targets,
+    session_targets,
+    wire_targets,
+)
 from .target import Target
 
 __all__ = ["TARGETS"]
 
 TARGETS: Final[dict[str, Target]] = {
     target.name: target
-    for module in (wire_targets, login_targets, chat_targets, session_targets, key_targets, file_targets)
+    for module in (
+        backup_targets,
+        wire_targets,
+        login_targets,
+        chat_targets,
+        session_targets,
+        key_targets,
+        file_targets,
+        join_targets,
+        log_targets,
+        keylog_targets,
+        client_log_targets,
+    )
     for target in module.TARGETS
 }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,7 +36,7 @@ from messageapp_keys.identity import IdentityBundle
 from messageapp_keys.kem import SWIFT
 from support.world import MemoryDirectory
 
-from . import material
+from . import client_log_targets, material
 from .material import SERVER, drawn, seeded
 from .target import Harness, Target, require
 
@@ -174,12 +176,14 @@ def _account() -> Account:
 
 @cache
 def _info() -> LoggedIn:
-    return material.client_before_m4().receive_m4_untrusted(Frame(FrameType.M4, material.m4().body))
+    """At a server without a key log."""
+    info = material.client_before_m4().receive_m4_untrusted(Frame(FrameType.M4, material.m4().body))
+    return replace(info, welcome=replace(info.welcome, checkpoint=b""))
 
 
-async def _live(data: bytes) -> None:
+async def _live(data: bytes, info: LoggedIn, account: Account) -> None:
     wire, seen = _Wire(), []
-    client = Client(wire, _info(), _account(), None, seeded("client"), lambda: 0)  # type: ignore[arg-type]
+    client = Client(wire, info, account, None, seeded("client"), lambda: 0)  # type: ignore[arg-type]
     user = (
         client.accept,
         client.refuse,
@@ -210,7 +214,7 @@ async def _live(data: bytes) -> None:
     for event in seen:
         shown = (events.ChatSecure, events.TextReceived)
         require(not isinstance(event, shown), "a server that holds no user's key has shown a text or a secure chat")
-    require(_account().trust.pin("alice", SERVER) is None, "a key was pinned that nobody has proved to hold")
+    require(account.trust.pin("alice", SERVER) is None, "a key was pinned that nobody has proved to hold")
     if isinstance(client.ended, RemoteProtocolError):
         raise client.ended
 
@@ -244,9 +248,38 @@ def _client() -> Harness:
     ended = [listing, event("refu", Call("alice", INVITE)), event("byee", commands.Bye(1))]
 
     def attack(data: bytes) -> None:
-        trio.run(_live, data)
+        trio.run(_live, data, _info(), _account())
 
     return Harness(attack, [_script(*steps) for steps in (keyed, called, changed, calling, others, ended)])
+
+
+def _client_with_log() -> Harness:
+    """The same, at a server whose key log was read: no proof, no leaf and no other checkpoint comes out of nothing."""
+    store, log = client_log_targets.server()
+    read, _ = client_log_targets.reader(known=True)
+    info = replace(_info(), welcome=replace(_info().welcome, server_name=log.server, checkpoint=log.note()))
+    own = material.identity("user0")
+
+    def attack(data: bytes) -> None:
+        with closing(client_log_targets.memory("account")) as database:
+            read.backup(database)
+            trust = Trust(database, "user0", own.bundle, lambda: 0)
+            account = Account("user0", own, material.root(), trust, SERVER, accept_chat=(SWIFT,))
+            trio.run(_live, data, info, account)
+            kept = database.execute("SELECT count(*) FROM log_leaves").fetchone()[0]
+            require(kept == store.size, "a leaf was stored that the log does not have")
+
+    def step(kind: Kind, identifier: int, verb: str, argument: Any) -> tuple[int, Record]:
+        return 0, make(kind, identifier, verb, argument)
+
+    key = material.identity("user3").bundle.encode()
+    listing = step(Kind.REPLY, 1, "list", Listing((ListEntry("user0", 0), ListEntry("user3", 0))))
+    head = step(Kind.EVENT, 0, "klog", log.head())
+    ringing = [listing, head, step(Kind.EVENT, 0, "reqt", Call("user3", INVITE)), (1, None)]
+    pubk = PeerKey(INVITE, False, "user3", key, b"", log.proof_of("user3"))
+    called = [*ringing, step(Kind.REPLY, 2, "pubk", pubk), step(Kind.EVENT, 0, "exch", Left(True))]
+    unproved = [*ringing, step(Kind.REPLY, 2, "pubk", replace(pubk, proof=b""))]
+    return Harness(attack, [_script(*steps) for steps in (called, unproved)])
 
 
 _BROKEN = (RemoteProtocolError,)
@@ -254,4 +287,5 @@ _BROKEN = (RemoteProtocolError,)
 TARGETS = (
     Target("session-at-the-server", _server, _BROKEN, mutations=10_000),
     Target("session-at-the-client", _client, _BROKEN, mutations=1000),
+    Target("session-at-a-client-with-a-log", _client_with_log, _BROKEN, mutations=500),
 )

@@ -8,6 +8,7 @@ from typing import Any
 
 from messageapp.errors import RemoteProtocolError
 from messageapp.wire import commands
+from messageapp.wire import keylog_forms as log
 from messageapp.wire.commands import BadArgument, UnknownVerb
 from messageapp.wire.connection import Connection
 from messageapp.wire.frames import FRAME_LIMITS, FrameType, encode_frame
@@ -195,7 +196,34 @@ _ARGUMENTS: dict[str, tuple[str, Role, Kind, Any]] = {
         Kind.REPLY,
         commands.Listing((commands.ListEntry("alice", 0), commands.ListEntry("bob-2", 4))),
     ),
+    "log-range": ("klog", Role.CLIENT, Kind.REQUEST, log.LogRequest.range(3, 9)),
+    "log-key": ("klog", Role.CLIENT, Kind.REQUEST, log.LogRequest.keys(bytes(32))),
+    "log-cosignature": ("klog", Role.CLIENT, Kind.REQUEST, log.LogRequest.cosign(b"a line\n")),
+    "log-user": ("klog", Role.CLIENT, Kind.REQUEST, log.LogRequest.user("bob")),
+    "log-event": ("klog", Role.SERVER, Kind.EVENT, log.LogHead(b"note", bytes(32), 0x0807, bytes(64))),
+    "new-key": ("newk", Role.CLIENT, Kind.REQUEST, log.NewKey(b"bundle", b"old", b"new")),
+    "block": ("blck", Role.CLIENT, Kind.REQUEST, commands.Block(commands.BlockOp.BLOCK, "mallory")),
+    "blocked": ("blck", Role.SERVER, Kind.REPLY, commands.BlockList(("mallory", "Eve"))),
 }
+_LOG_REPLIES: dict[str, log.LogReply] = {
+    "head": log.LogHead(b"note", bytes(32), 0x0807, bytes(64)),
+    "leaves": log.LogLeaves(3, (b"leaf", b"another")),
+    "inclusion": log.LogInclusion(b"leaf", (bytes(32), bytes(32))),
+    "consistency": log.LogConsistency((bytes(32),)),
+    "bundle": log.LogBundle(b"bundle"),
+    "user": log.LogUser(((9, b"leaf"), (3, b"another"))),
+}
+
+
+def _log_reply() -> Harness:
+    """Any operation: the first byte says which."""
+
+    def attack(data: bytes) -> None:
+        found = commands.parse_untrusted(Role.SERVER, Record(Kind.REPLY, 7, b"klog", data))
+        require(isinstance(found, log.LogReply), "an answer about the key log of no known form")
+        require(found.encode() == data, "one answer can be written in two ways")
+
+    return Harness(attack, [value.encode() for value in _LOG_REPLIES.values()])
 
 
 def _argument(name: str) -> Harness:
@@ -225,6 +253,7 @@ def _command() -> Harness:
         require((sender, record.kind) in commands.VERBS[record.verb].forms, "a command was taken out of its row")
 
     values = {type(value): value for _, _, _, value in _ARGUMENTS.values()}
+    values[log.ReplyForm] = _LOG_REPLIES["leaves"]
     values[commands.PeerKey] = commands.PeerKey(bytes(16), False, "bob", b"bundle")
     return Harness(
         attack,
@@ -262,5 +291,13 @@ TARGETS = (
     Target("record-stream", _record_stream, _BROKEN),
     Target("record-form", _record_form, _BROKEN),
     Target("command", _command, (*_BROKEN, UnknownVerb, BadArgument)),
+    Target("log-reply", _log_reply, (BadArgument,)),
+    Target(
+        "peer-proof-form",
+        lambda: form(
+            log.PeerProof.parse_untrusted, [log.PeerProof(b"note", 3, b"leaf", (bytes(32),)).encode()], exact=True
+        ),
+        _MALFORMED,
+    ),
     *(Target(f"argument-{name}", partial(_argument, name), (BadArgument,)) for name in (*_ARGUMENTS, "peer-key")),
 )

@@ -223,7 +223,7 @@ class Site:
             database.close()
 
     def remove(self, name: str) -> None:
-        self.tell_directory(remove_user, name)
+        self.tell_directory(remove_user, name, time.time_ns() // 1_000_000)
 
     def run(self, *arguments: str, stdin: str | bytes = b"", **env: str) -> subprocess.CompletedProcess[str]:
         return run(self.path, *arguments, stdin=stdin, **env)
