@@ -402,6 +402,23 @@ async def test_a_long_log_comes_in_parts(
                 assert alice.log.state().root == w.log._store.root()
 
 
+async def test_a_log_that_was_held_whole_is_read_on_whatever_its_growth(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a server could hide a leaf under alice's name behind many others."""
+    monkeypatch.setattr(following, "LOG_REPLAY", 3)
+    with trio.fail_after(60):
+        async with open_log_world() as w:
+            async with w.client("alice") as alice:
+                await alice.log.caught_up()
+            for number in range(20):
+                w.directory.enrol(f"user{number}", identity("bob").bundle)
+            async with w.client("alice") as alice, w.client("late") as late:
+                for client, thin in ((alice, False), (late, True)):
+                    await client.log.caught_up()
+                    assert client.log.state().thin is thin
+
+
 # Witnesses ------------------------------------------------------------------------------------------------------------
 
 

@@ -300,6 +300,8 @@ OWN: list[tuple[str, Own, int]] = [
     ("enrol:mine revoke:", Own.REVOKED, 0),
     ("enrol:mine revoke: reset:mine2", Own.FINE, 0),
     ("enrol:mine revoke: reset:theirs", Own.FOREIGN, 0),
+    ("enrol:mine revoke: reset:mine", Own.FINE, 0),
+    ("enrol:mine change:mine2 reset:mine", Own.FOREIGN, 0),  # a key that was given up may have been stolen
 ]
 
 

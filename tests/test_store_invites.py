@@ -27,7 +27,7 @@ from messageapp.store.invites import (
     revoke_invite,
 )
 from messageapp.store.keylog import LogStore
-from messageapp.store.users import add_user, find_encoded, list_users, remove_user, revoke_user
+from messageapp.store.users import add_user, find_encoded, list_users, remove_user, reset_user, revoke_user
 from messageapp_keys.joincode import derive_invite
 from messageapp_keys.keylog import FLAG_RESET
 from messageapp_keys.types import InviteSecret
@@ -161,6 +161,25 @@ def test_an_invitation_to_take_another_key(database: sqlite3.Connection, how: st
     assert find_encoded(database, "bob") == BOB.encode()
     log = LogStore(database)
     assert log.leaf(log.size - 1).flags == FLAG_RESET
+
+
+@pytest.mark.parametrize("how", ["revoked", "removed", "reset", "another code"])
+def test_an_invitation_to_take_another_key_ends_with_the_key_that_it_was_for(
+    database: sqlite3.Connection, how: str
+) -> None:
+    add_user(database, "bob", EVE, NOW)
+    identifier = invited(database, "bob", reset=True)
+    match how:
+        case "revoked":
+            revoke_user(database, "bob", NOW)
+        case "removed":  # and somebody else has the name
+            remove_user(database, "bob", NOW)
+            add_user(database, "Bob", EVE, NOW)
+        case "reset":
+            reset_user(database, "bob", identity("carol").bundle, NOW)
+        case _:
+            redeem_invite(database, invited(database, "bob", reset=True), "bob", identity("carol").bundle, NOW)
+    assert refused(database, identifier) is InviteFault.REVOKED
 
 
 def test_what_serve_printed_at_an_earlier_start_ends(database: sqlite3.Connection) -> None:

@@ -169,6 +169,9 @@ def _successor_untrusted(
         return None
     cross, new = chain[1:]
     try:
+        # An intermediate with less than the whole power is no successor, whatever it says of itself.
+        if any(isinstance(each.value, x509.NameConstraints | x509.ExtendedKeyUsage) for each in cross.extensions):
+            return None
         new.verify_directly_issued_by(new)
         constraints = new.extensions.get_extension_for_class(x509.BasicConstraints).value
         usage = new.extensions.get_extension_for_class(x509.KeyUsage).value

@@ -387,7 +387,8 @@ class LogFollower:
     async def _grow(self, shown: Shown) -> None:
         """Fetch what is between, verify, store, tell."""
         log, before = self.log, self.log.size
-        if self._account.thin or shown.size - log.replay_start > LOG_REPLAY:
+        # What was held whole is read on, whatever its growth: a server could hide a lie behind many leaves.
+        if self._account.thin or (not log.replay_start and shown.size > LOG_REPLAY):
             done = log.step(shown, await self.ask.consistency(before, shown.size) if before else ())
         else:
             done = log.replay(shown, await self.ask.leaves(log.replay_start, shown.size))

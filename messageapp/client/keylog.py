@@ -346,9 +346,12 @@ class KeyLog:
         """What the leaves that are held say of the own name (protocol §12.5, rule 4)."""
         keys, accepted = own_keys(self._database), 0 if self.known is None else self.known.accepted
         before, seen, newest = 0, False, None
+        retired: set[bytes] = set()  # own keys that gave way to another own one: whoever has stolen one has it still
         for number, leaf in self.store.of_user(fold(self.user)):
+            if newest is not None and newest[1].key_id in keys and newest[1].key_id != leaf.key_id:
+                retired.add(newest[1].key_id)
             newest = (number, leaf)
-            if leaf.key_id in keys:
+            if leaf.key_id in keys and (leaf.key_id not in retired or number < accepted):
                 seen = True
             elif not seen:
                 before += 1

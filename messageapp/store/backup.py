@@ -53,6 +53,8 @@ def check_free(home: Home, user: str) -> None:
         ("an identity", home.identity(user)),
         ("an identity", home.next_identity(user)),
         ("an account", home.trust(user)),
+        # SQLite would play what a client that was killed has left of another file into the restored one.
+        *(("a part of an account", Path(f"{home.trust(user)}{end}")) for end in ("-wal", "-shm", "-journal")),
     ):
         if path.exists():
             raise UnusableSetup(

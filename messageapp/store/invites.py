@@ -176,11 +176,11 @@ def redeem_invite(
             raise InviteRefused(fault)
         if invite.name not in ("", username):
             raise InviteRefused(InviteFault.OTHER_NAME)
+        database.execute("UPDATE invites SET uses = uses - 1, used = used + 1 WHERE id = ?", (identifier,))
         try:
             _write_key(database, invite, username, bundle, now_ms)
         except NameTaken:
             raise InviteRefused(InviteFault.NAME_TAKEN) from None
-        database.execute("UPDATE invites SET uses = uses - 1, used = used + 1 WHERE id = ?", (identifier,))
 
 
 def _write_key(

@@ -227,6 +227,11 @@ def _write(database: sqlite3.Connection, leaf: Leaf) -> _Latest:
     log = LogStore(database)
     number = log.size
     log.append([leaf.encode()])
+    # A code that was to replace the key of before must not replace this one, nor that of who has the name next.
+    database.execute(
+        "UPDATE invites SET revoked_ms = ? WHERE reset = 1 AND uses > 0 AND revoked_ms IS NULL AND lower(name) = ?",
+        (leaf.ms, fold(leaf.user)),
+    )
     return number, leaf
 
 

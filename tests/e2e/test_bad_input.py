@@ -79,6 +79,11 @@ def test_a_certificate_that_was_revoked(site: Site, tmp_path: Path, form: str) -
     done = site.connect("bob", "--crl", str(file), stdin="exit\n")
     assert (done.returncode, done.stdout) == (3, "")
     assert "the certificate was revoked on " in done.stderr
+    done = site.connect("bob", stdin="exit\n")
+    assert done.returncode == 3  # the list is remembered
+    assert "the certificate was revoked on " in done.stderr
+    revoke(leaf.serial_number + 1)
+    assert site.connect("bob", "--crl", str(file), stdin="exit\n").returncode == 0
 
 
 @pytest.mark.parametrize(

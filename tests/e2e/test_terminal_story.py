@@ -163,7 +163,7 @@ def test_the_prompt_switches_while_one_types(sit_down: Callable[..., Terminal]) 
     # Verified, in the bottom line too.
     alice.type("/verify confirm" + ENTER)
     alice.sees("bob is verified")
-    alice.bottom("chat with bob, hybrid, verified")
+    alice.bottom("chat with bob, hybrid, auth Ed25519, verified")
 
     # Bob leaves; what alice types survives that as well, and is not taken for a command.
     alice.type("one more th")
