@@ -208,7 +208,8 @@ def monitor(**where: Any) -> int:
     """Stay connected and print a line for each new entry, until Ctrl-C.
 
     It begins with what is new since this account's last session. An alarm, such as an entry for your own name that is
-    not your doing, ends it with exit code 3. After a lost connection it logs in again.
+    not your doing, ends it with exit code 3. After a lost connection it logs in again. Where the owner has reset or
+    revoked your key, the server ends the session first and refuses the next: exit code 4 then says the same.
     """
     from .watching import run_monitor
 

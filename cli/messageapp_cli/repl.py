@@ -371,7 +371,7 @@ def login_lines(client: Client) -> list[str]:
         f"server certificate: subject {one_line(summary.subject)}, issuer {one_line(summary.issuer)}",
         f"  valid {summary.not_before:%Y-%m-%d} to {summary.not_after:%Y-%m-%d}",
         f"  fingerprint of the certificate {summary.fingerprint_sha256}",
-        f"  fingerprint of its authority {describe(client.info.authority).fingerprint_sha256}",
+        f"  fingerprint of its authority {describe(info.leaf.successor or info.authority).fingerprint_sha256}",
         f"temporary key: {info.suite.name}, fingerprint {info.temp_fingerprint.hex()[:32]}",
         f"session: {info.session_id.hex()}, {auth(client.account.identity.bundle)}",
         *([] if client.log.kept else [NO_LOG]),
