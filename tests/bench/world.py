@@ -141,12 +141,16 @@ def _tail(log: Path) -> str:
     return (log.read_text(errors="replace").strip().splitlines() or ["it said nothing"])[-1][:200]
 
 
+_RESTING = 0.005
+"""Seconds of processor time: far below what a key takes, above what looking for another certificate does."""
+
+
 def wait_for_pool(pid: int, seconds: float) -> None:
     """Until the thread that makes RSA keys rests, so the pool is full. `TimeoutError`."""
     end, seen, since = time.monotonic() + seconds, -1.0, 0.0
     while time.monotonic() < end:
         now, busy = time.monotonic(), cpu_of(pid).others
-        if busy != seen:
+        if busy - seen > _RESTING:
             seen, since = busy, now
         elif now - since > 1.0 and busy > 0:  # a starved thread of low priority also stands still, but not for long
             return
