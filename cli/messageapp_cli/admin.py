@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from .directory import open_directory
 from .options import UsernameType, home_option
 
 __all__ = ["admin"]
@@ -22,19 +23,15 @@ def admin() -> None:
 def knows(name: str, home: Any) -> None:
     """Everything that this server holds about NAME: on disk, in memory while NAME is online, and what it never has."""
     from messageapp.errors import UnusableSetup
-    from messageapp.store.database import open_database, stored
+    from messageapp.store.database import stored
     from messageapp.store.knowledge import FILES, IN_MEMORY, NEVER, NOBODYS, TABLES
 
     if not home.directory.exists():
         raise UnusableSetup(f"there is no server in {home.path}")
-    database = open_database(home.directory, "server")
-    try:
-        with stored("the directory of users"):
-            click.echo(f"What is stored about {name}, in {home.directory}:")
-            for table in TABLES:
-                _show_table(database, table, name)
-    finally:
-        database.close()
+    with open_directory(home) as database, stored("the directory of users"):
+        click.echo(f"What is stored about {name}, in {home.directory}:")
+        for table in TABLES:
+            _show_table(database, table, name)
     click.echo("\nTables without anything of a single user:")
     _show(f"{table}: {what}" for table, what in NOBODYS.items())
     click.echo("\nFiles of the server:")

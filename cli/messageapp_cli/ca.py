@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from .directory import now_ms, open_directory
 from .options import home_option
 
 __all__ = ["ca"]
@@ -42,18 +43,12 @@ def renew(pq: bool, home: Any) -> None:
 
     The key of the present one is deleted. Join codes that were not used yet are revoked: they name the present one.
     """
-    import time
-
     from messageapp.server.authority import renew_authority
-    from messageapp.store.database import open_database
     from messageapp.store.invites import revoke_open_invites
 
     told = renew_authority(home, _now(), post_quantum=pq)
-    database = open_database(home.directory, "server")
-    try:
-        revoked = revoke_open_invites(database, time.time_ns() // 1_000_000)
-    finally:
-        database.close()
+    with open_directory(home) as database:
+        revoked = revoke_open_invites(database, now_ms())
     if revoked:
         told.append(f"{revoked} open join codes named the old authority and are revoked: messageapp invite")
     for line in told:

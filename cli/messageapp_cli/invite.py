@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Final
 
 import click
 
+from .directory import now_ms, open_directory
 from .options import UsernameType, home_option
 
-__all__ = ["LIFETIME_MS", "invite", "invite_again", "make_code", "now_ms", "write_address"]
+__all__ = ["LIFETIME_MS", "invite", "invite_again", "make_code", "write_address"]
 
 _UNITS: Final = {"m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 _SHOWN_ID: Final = 8  # hexadecimal digits; `invite revoke` takes as many as tell them apart
@@ -49,21 +48,6 @@ def invite() -> None:
     """
 
 
-@contextmanager
-def _directory(home: Any) -> Iterator[Any]:
-    from messageapp.store.database import open_database
-
-    database = open_database(home.directory, "server")
-    try:
-        yield database
-    finally:
-        database.close()
-
-
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
 @invite.command("new")
 @click.argument("name", required=False, type=UsernameType())
 @click.option("--expires", metavar="TIME", type=_Lifetime(), default="1d", help="30m, 12h, 1d or 2w. Default: 1d.")
@@ -78,7 +62,7 @@ def new(name: str | None, expires: int, uses: int, at: str | None, qr: bool | No
 
     if name is not None and uses > 1:
         raise UnusableSetup(f"only one user can be {name}: leave --uses or the name out")
-    with _directory(home) as database:
+    with open_directory(home) as database:
         if name is not None and registered_name(database, name) is not None:
             raise UnusableSetup(f"there is a user {name} already; a new key for {name}: messageapp user reset {name}")
         code = make_code(home, database, name or "", expires, uses=uses, at=at)
@@ -90,7 +74,7 @@ def invite_again(home: Any, name: str) -> None:
     from messageapp.errors import UnusableSetup
     from messageapp.store.users import registered_name
 
-    with _directory(home) as database:
+    with open_directory(home) as database:
         registered = registered_name(database, name)
         if registered is None:
             raise UnusableSetup(f"there is no user {name}")
@@ -176,7 +160,7 @@ def list_(home: Any) -> None:
     """Every invitation: id, for whom, how long, how often; never the code."""
     from messageapp.store.invites import list_invites
 
-    with _directory(home) as database:
+    with open_directory(home) as database:
         for entry in list_invites(database):
             fault = entry.fault(now_ms())
             state = f"{entry.uses} left" if fault is None else fault.name.lower()
@@ -196,7 +180,7 @@ def revoke(identifier: str, home: Any) -> None:
     """Nobody can join any more with the code whose ID `invite list` shows. Who has joined stays."""
     from messageapp.store.invites import revoke_invite
 
-    with _directory(home) as database:
+    with open_directory(home) as database:
         gone = revoke_invite(database, identifier, now_ms())
     click.echo(f"revoked {gone.id.hex()[:_SHOWN_ID]}")
 

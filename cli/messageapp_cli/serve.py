@@ -190,7 +190,8 @@ def _invite_first_user(home: Any, database: Any, host: str, port: int) -> None:
     from messageapp.store.invites import drop_first_invites
     from messageapp.store.users import anybody_enrolled
 
-    from .invite import LIFETIME_MS, make_code, now_ms, write_address
+    from .directory import now_ms
+    from .invite import LIFETIME_MS, make_code, write_address
 
     write_address(home, host, port)
     if anybody_enrolled(database):

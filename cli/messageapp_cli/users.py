@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
 import click
 
+from .directory import now_ms, open_directory
 from .invite import invite_again
 from .options import UsernameType, home_option
 
@@ -19,12 +19,6 @@ def user() -> None:
     """The server's directory of users. Changes count at once, also while the server runs."""
 
 
-def _directory(home: Any) -> Any:
-    from messageapp.store.database import open_database
-
-    return open_database(home.directory, "server")
-
-
 def _read_key(file: str) -> Any:
     from messageapp.errors import UnusableSetup
     from messageapp.store.home import read_public
@@ -34,10 +28,6 @@ def _read_key(file: str) -> Any:
         return import_public_pem(read_public(Path(file)))
     except PemRefused as error:
         raise UnusableSetup(f"{file}: {error}") from None
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 @user.command("add")
@@ -59,11 +49,8 @@ def add(name: str, file: str | None, home: Any) -> None:
         name, bundle = sealed.user, sealed.bundle
     else:
         bundle = _read_key(file)
-    database = _directory(home)
-    try:
-        add_user(database, name, bundle, _now_ms())
-    finally:
-        database.close()
+    with open_directory(home) as database:
+        add_user(database, name, bundle, now_ms())
     click.echo(f"added {name}: {bundle.kind} {key_fingerprint(bundle.key_id)}")
 
 
@@ -74,13 +61,10 @@ def list_(home: Any) -> None:
     from messageapp.store.users import list_users
     from messageapp_keys.fingerprint import key_fingerprint
 
-    database = _directory(home)
-    try:
+    with open_directory(home) as database:
         for entry in list_users(database):
             revoked = "" if entry.revoked_ms is None else "  revoked"
             click.echo(f"{entry.name}  {entry.bundle.kind}  {key_fingerprint(entry.bundle.key_id)}{revoked}")
-    finally:
-        database.close()
 
 
 @user.command("remove")
@@ -93,11 +77,8 @@ def remove(name: str, home: Any) -> None:
     """
     from messageapp.store.users import remove_user
 
-    database = _directory(home)
-    try:
-        remove_user(database, name, _now_ms())
-    finally:
-        database.close()
+    with open_directory(home) as database:
+        remove_user(database, name, now_ms())
     click.echo(f"removed {name}")
 
 
@@ -117,11 +98,8 @@ def reset(name: str, file: str | None, home: Any) -> None:
         invite_again(home, name)
         return
     bundle = _read_key(file)
-    database = _directory(home)
-    try:
-        reset_user(database, name, bundle, _now_ms())
-    finally:
-        database.close()
+    with open_directory(home) as database:
+        reset_user(database, name, bundle, now_ms())
     click.echo(f"reset {name}: {bundle.kind} {key_fingerprint(bundle.key_id)}")
 
 
@@ -135,9 +113,6 @@ def revoke(name: str, home: Any) -> None:
     """
     from messageapp.store.users import revoke_user
 
-    database = _directory(home)
-    try:
-        revoke_user(database, name, _now_ms())
-    finally:
-        database.close()
+    with open_directory(home) as database:
+        revoke_user(database, name, now_ms())
     click.echo(f"revoked {name}")

@@ -11,7 +11,6 @@ import trio
 from messageapp.errors import MessageAppError
 from messageapp_keys.codec import Malformed
 from messageapp_keys.keylog import Leaf, explain, follows
-from messageapp_keys.names import fold
 
 from .asking import LogUnavailable
 from .following import LogState
@@ -82,8 +81,8 @@ async def entries_of(client: Client, user: str) -> list[Entry]:
         held = {number for number, _ in client.log.store.of_user(user)}
         for number in await client.log.ask.numbers_of(user):
             if number not in held:
-                await _prove(client, number)
-    found = client.log.store.of_user(fold(user))
+                await client.log.prove(number)
+    found = client.log.store.of_user(user)
     return [Entry(number, leaf, await kind_of(client, leaf)) for number, leaf in found]
 
 
@@ -91,14 +90,9 @@ async def entries_between(client: Client, start: int, stop: int) -> list[Entry]:
     """The entries from `start` on, below `stop`, which the client holds or has proved."""
     found: list[Entry] = []
     for number in range(start, stop):
-        leaf = await _prove(client, number) if client.log.log.thin else client.log.store.leaf(number)
+        leaf = await client.log.prove(number) if client.log.log.thin else client.log.store.leaf(number)
         found.append(Entry(number, leaf, await kind_of(client, leaf)))
     return found
-
-
-async def _prove(client: Client, number: int) -> Leaf:
-    reply = await client.log.ask.inclusion(number, client.log.log.size)
-    return client.log.log.remember(number, reply.leaf, reply.proof)
 
 
 async def kind_of(client: Client, leaf: Leaf) -> str:
@@ -109,7 +103,7 @@ async def kind_of(client: Client, leaf: Leaf) -> str:
         return "revoked" if leaf.revoked else "reset"
     if not leaf.signatures:
         return "unexplained"
-    before = await _prove(client, leaf.previous) if client.log.log.thin else client.log.store.leaf(leaf.previous)
+    before = await client.log.prove(leaf.previous) if client.log.log.thin else client.log.store.leaf(leaf.previous)
     try:
         bundle = await client.log.ask.bundle(before.key_id)
     except LogUnavailable:

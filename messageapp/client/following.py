@@ -398,7 +398,8 @@ class LogFollower:
 
     # single leaves, where not all are held ----------------------------------------------------------------------------
 
-    async def _prove(self, number: int) -> Leaf:
+    async def prove(self, number: int) -> Leaf:
+        """Leaf `number` of the checkpoint that is held, by its inclusion proof. `LogLied`, `LogUnavailable`."""
         reply = await self.ask.inclusion(number, self.log.size)
         return self.log.remember(number, reply.leaf, reply.proof)
 
@@ -408,7 +409,7 @@ class LogFollower:
         for _ in range(CHAIN):
             if at is None:
                 return
-            leaf = await self._prove(at)
+            leaf = await self.prove(at)
             self._looked_at = -1
             at = leaf.previous
             if any(at == held for held, _ in self.store.of_user(leaf.user)):
@@ -418,7 +419,7 @@ class LogFollower:
         held = {number for number, _ in self.store.of_user(self._account.user)}
         for number in await self.ask.numbers_of(self._account.user):
             if number not in held and number < self.log.size:
-                await self._prove(number)
+                await self.prove(number)
 
     # what follows -----------------------------------------------------------------------------------------------------
 

@@ -36,7 +36,6 @@ from messageapp_keys.merkle import (
     verify_consistency_untrusted,
     verify_inclusion_untrusted,
 )
-from messageapp_keys.names import fold
 from messageapp_keys.notes import Checkpoint, Note, VerifierKey, verify_cosignature_untrusted, verify_untrusted
 from messageapp_keys.signing import VerifyingKey
 
@@ -335,7 +334,7 @@ class KeyLog:
             raise KeyRefused(Refusal.NOT_INCLUDED, peer, str(error)) from None
         if shown.size > self.size or not self.agrees(shown):
             return Verdict.NEWER, shown, proof.index
-        latest = self.store.latest(fold(peer))
+        latest = self.store.latest(peer)
         if latest is not None and latest[0] > proof.index:
             raise KeyRefused(Refusal.REVOKED if latest[1].revoked else Refusal.OLDER, peer)
         if self.known is not None and self.policy.needed and proof.index >= self.known.witnessed_size:
@@ -347,7 +346,7 @@ class KeyLog:
         keys, accepted = own_keys(self._database), 0 if self.known is None else self.known.accepted
         before, seen, newest = 0, False, None
         retired: set[bytes] = set()  # own keys that gave way to another own one: whoever has stolen one has it still
-        for number, leaf in self.store.of_user(fold(self.user)):
+        for number, leaf in self.store.of_user(self.user):
             if newest is not None and newest[1].key_id in keys and newest[1].key_id != leaf.key_id:
                 retired.add(newest[1].key_id)
             newest = (number, leaf)
@@ -364,7 +363,7 @@ class KeyLog:
 
     def later_leaves(self, peer: str, key_id: bytes) -> list[tuple[int, Leaf]]:
         """Those that changed the peer's key since it was `key_id`; all of them where it never was. Oldest first."""
-        entries = list(self.store.of_user(fold(peer)))
+        entries = self.store.of_user(peer)
         last = max((place for place, (_, leaf) in enumerate(entries) if _gives(leaf, key_id)), default=-1)
         return entries[last + 1 :]
 

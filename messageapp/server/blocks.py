@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from messageapp.errors import MessageAppError
 from messageapp.store.blocks import TooManyBlocks, add_block, blocked_by, blockers_of, is_blocked, remove_block
@@ -13,7 +12,7 @@ from messageapp.store.users import NoSuchUser
 from messageapp.wire.commands import Block, BlockList, BlockOp, ErrorCode
 from messageapp_keys.names import fold
 
-from .directory import DirectoryUnreadable, Writer
+from .directory import Writer, reading
 
 __all__ = ["BlockRefused", "Blocks"]
 
@@ -24,14 +23,6 @@ class BlockRefused(MessageAppError):
     def __init__(self, code: ErrorCode, text: str) -> None:
         super().__init__(text)
         self.code = code
-
-
-@contextmanager
-def _reading() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error:
-        raise DirectoryUnreadable from None
 
 
 class Blocks:
@@ -49,17 +40,17 @@ class Blocks:
 
     def is_blocked(self, owner: str, blocked: str) -> bool:
         """`DirectoryUnreadable`."""
-        with _reading():
+        with reading():
             return is_blocked(self._database, owner, blocked)
 
     def blockers_of(self, blocked: str) -> frozenset[str]:
         """In lower case. `DirectoryUnreadable`."""
-        with _reading():
+        with reading():
             return blockers_of(self._database, blocked)
 
     def listing(self, owner: str) -> BlockList:
         """`DirectoryUnreadable`."""
-        with _reading():
+        with reading():
             return BlockList(tuple(blocked_by(self._database, owner)))
 
     async def change(self, owner: str, request: Block) -> None:

@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 import trio
 
-from messageapp.errors import MessageAppError
+from messageapp.errors import MessageAppError, UnusableSetup
 from messageapp.store.database import open_database
 from messageapp.store.users import data_version, find_encoded
 from messageapp_keys.codec import Malformed
 from messageapp_keys.identity import IdentityBundle
 
-__all__ = ["Directory", "DirectoryUnreadable", "SqliteDirectory", "Writer", "open_writer"]
+__all__ = ["Directory", "DirectoryUnreadable", "SqliteDirectory", "Writer", "open_writer", "reading"]
 
 T = TypeVar("T")
 
 
 class DirectoryUnreadable(MessageAppError):
     """the directory of users cannot be read"""
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """`DirectoryUnreadable` for what SQLite cannot read, and for what was stored and is damaged."""
+    try:
+        yield
+    except (sqlite3.Error, UnusableSetup):
+        raise DirectoryUnreadable from None
 
 
 class Directory(Protocol):

@@ -10,7 +10,7 @@ from messageapp.store.invites import find_invite_key, redeem_invite
 from messageapp_keys.identity import IdentityBundle
 from messageapp_keys.types import InviteKey
 
-from .directory import DirectoryUnreadable, Writer
+from .directory import Writer, reading
 
 __all__ = ["Invites"]
 
@@ -30,10 +30,8 @@ class Invites:
 
     def find(self, identifier: bytes) -> InviteKey | None:
         """None for an id that is not known. `DirectoryUnreadable`."""
-        try:
+        with reading():
             return find_invite_key(self._database, identifier)
-        except sqlite3.Error:
-            raise DirectoryUnreadable from None
 
     async def redeem(self, identifier: bytes, username: str, bundle: IdentityBundle) -> None:
         """Enrol. `InviteRefused`, `UnusableSetup`; cancelling waits for the commit."""

@@ -9,8 +9,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from messageapp.errors import MessageAppError, UnusableSetup
@@ -38,7 +37,6 @@ from messageapp_keys import labels
 from messageapp_keys.codec import Malformed, reading_untrusted
 from messageapp_keys.identity import IdentityBundle, Signatures, read_signatures
 from messageapp_keys.keylog import log_key_body, log_origin
-from messageapp_keys.names import fold
 from messageapp_keys.notes import (
     COSIGNER,
     Checkpoint,
@@ -51,7 +49,7 @@ from messageapp_keys.notes import (
 )
 from messageapp_keys.signing import sign
 
-from .directory import DirectoryUnreadable, Writer, open_writer
+from .directory import DirectoryUnreadable, Writer, open_writer, reading
 
 __all__ = ["MAX_WITNESSES", "LogRefused", "ServerLog", "open_log"]
 
@@ -110,14 +108,6 @@ def _read_witnesses(texts: Sequence[str]) -> list[VerifierKey]:
     return list(found.values())
 
 
-@contextmanager
-def _reading() -> Iterator[None]:
-    try:
-        yield
-    except (sqlite3.Error, UnusableSetup):
-        raise DirectoryUnreadable from None
-
-
 class ServerLog:
     """One per server. `database` is read between records, `write` changes the file."""
 
@@ -152,7 +142,7 @@ class ServerLog:
 
     def note(self) -> bytes:
         """The newest checkpoint with the cosignatures that came; empty while the log is. `DirectoryUnreadable`."""
-        with _reading():
+        with reading():
             size = self._store.size
             return self._cosigned(size) if size else b""
 
@@ -172,8 +162,8 @@ class ServerLog:
     def proof_of(self, user: str) -> bytes:
         """That the user's newest leaf is in the log, for `pubk`; empty where nothing can be read: no chat begins."""
         try:
-            with _reading():
-                found = self._store.latest(fold(user))
+            with reading():
+                found = self._store.latest(user)
                 if found is None:
                     return b""
                 number, leaf = found
@@ -201,7 +191,7 @@ class ServerLog:
         """The reply to all operations but `COSIGN`. `LogRefused`, `DirectoryUnreadable`."""
         if request.op is LogOp.HEAD:
             return self.head(offer)
-        with _reading():
+        with reading():
             return self._answers[request.op](request)
 
     def _range(self, request: LogRequest) -> LogReply:
@@ -240,7 +230,7 @@ class ServerLog:
         return LogBundle(bundle)
 
     def _user(self, request: LogRequest) -> LogReply:
-        found = self._store.latest(fold(request.data.decode()))
+        found = self._store.latest(request.data.decode())
         taken: list[tuple[int, bytes]] = []
         room = MAX_LOG_BYTES
         while found is not None and len(taken) < MAX_USER_LEAVES:
@@ -274,7 +264,7 @@ class ServerLog:
 
     async def cosign(self, line: bytes) -> None:
         """A witness's line for the present checkpoint. `LogRefused`, `UnusableSetup`."""
-        with _reading():
+        with reading():
             size = self._store.size
             entry = self._cosignature_untrusted(line, size)
 

@@ -1,0 +1,26 @@
+"""The server's directory of users, for the commands of its owner: changes count at once, also while the server runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+__all__ = ["now_ms", "open_directory"]
+
+
+@contextmanager
+def open_directory(home: Any) -> Iterator[Any]:
+    """The database, closed with the block. `UnusableSetup`."""
+    from messageapp.store.database import open_database
+
+    database = open_database(home.directory, "server")
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
