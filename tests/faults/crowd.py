@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
+import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from bench.wire import Session, start_chat
-from messageapp.store.users import add_user
+from messageapp.store.users import add_user, writing_users
 from messageapp.wire.commands import Raw
 from messageapp.wire.connection import Connection
 from messageapp.wire.frames import Frame, FrameType
@@ -39,11 +40,10 @@ class Crowd:
         self._keys = [PrivateIdentity.generate("ed25519") for _ in range(count)]
         self._authority = load_certificate_untrusted(site.home.ca_certificate.read_bytes())
 
-        def enrol(database: object) -> None:
-            database.execute("BEGIN")  # type: ignore[attr-defined]
-            for number, keys in enumerate(self._keys):
-                add_user(database, f"{prefix}{number}", keys.bundle, 0)  # type: ignore[arg-type]
-            database.execute("COMMIT")  # type: ignore[attr-defined]
+        def enrol(database: sqlite3.Connection) -> None:
+            with writing_users(database):  # a lock first: the new server may write too
+                for number, keys in enumerate(self._keys):
+                    add_user(database, f"{prefix}{number}", keys.bundle, 0)
 
         site.tell_directory(enrol)
 
