@@ -10,6 +10,7 @@ from typing import ClassVar
 
 __all__ = [
     "CannotConnect",
+    "CannotStore",
     "ConnectionCut",
     "JoinRefused",
     "LocalProtocolError",
@@ -38,6 +39,10 @@ class UnusableSetup(MessageAppError):
     """What was asked for cannot be done with these files, this folder or this port."""
 
     exit_code = 2
+
+
+class CannotStore(UnusableSetup):
+    """Nothing can be stored now: the disk is full, or fails, or another process has the file. That may pass."""
 
 
 class ServerNotAuthenticated(MessageAppError):

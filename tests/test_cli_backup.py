@@ -3,36 +3,28 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 import trio
 
-from messageapp.store.database import open_database
+from messageapp.store.backup import LEFT_OUT
+from messageapp.store.database import apply_schemas, schemas
 from messageapp.store.home import Home, write_file
 from messageapp.store.identities import find_identity, save_next, unseal
 from messageapp.store.trust import Pin, ServerPin, device_id, find_pin, find_server, save_pin, save_server
-from messageapp_cli.main import main
 from messageapp_cli.repl import Repl
-from messageapp_keys import backup as module
-from messageapp_keys import keystore
 from messageapp_keys.backup import Backup, seal_backup
 from messageapp_keys.identity import PrivateIdentity
 from messageapp_keys.pem import export_public_pem, import_public_pem
 from support import keys
-from support.processes import LIGHT, PASSPHRASE, open_site, run, save
+from support.commands import Command
+from support.processes import LIGHT, PASSPHRASE, open_account, open_site, run, save
 from support.world import open_world, start_chat
 
-Command = Callable[..., tuple[int, str, str]]
 DEVICE = b"the old machine!"
 SERVER = ServerPin("chat.example", 8081, bytes(32), "chat.example", b"PEM", 5)
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home(tmp_path / "home")
 
 
 @pytest.fixture
@@ -40,36 +32,11 @@ def backup_file(tmp_path: Path) -> str:
     return str(tmp_path / "backup")
 
 
-@pytest.fixture
-def command(home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs a subcommand in this process: (exit code, stdout, stderr). Key stretching is light."""
-    monkeypatch.setenv("MESSAGEAPP_HOME", str(home.path))
-    monkeypatch.setenv("MESSAGEAPP_PASSPHRASE", PASSPHRASE)
-    seal, bound = keystore.seal_identity, seal_backup
-
-    def light(user: str, identity: PrivateIdentity, passphrase: str) -> bytes:
-        return seal(user, identity, passphrase, cost=LIGHT)
-
-    monkeypatch.setattr("messageapp.store.identities.seal_identity", light)
-    monkeypatch.setattr("messageapp.store.backup.seal_identity", light)
-    monkeypatch.setattr(module, "seal_backup", lambda *given: bound(*given, cost=LIGHT))
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as caught:
-            main([*arguments])
-        captured = capsys.readouterr()
-        assert isinstance(caught.value.code, int)
-        assert "internal error" not in captured.err
-        return caught.value.code, captured.out, captured.err
-
-    return call
-
-
 def make_account(home: Home) -> PrivateIdentity:
     """alice, who knows a server and has verified bob."""
     own = PrivateIdentity.generate("ed25519", post_quantum=True)
     save(home, "Alice", own)
-    with closing(open_database(home.trust("alice"), "account")) as database:
+    with closing(open_account(home, "alice")) as database:
         device_id(database, DEVICE)
         save_server(database, SERVER)
         save_pin(database, Pin("bob", "chat.example", keys.identity().bundle, True, 7))
@@ -78,10 +45,10 @@ def make_account(home: Home) -> PrivateIdentity:
 
 def assert_restored(place: Home, own: PrivateIdentity, passphrase: str = PASSPHRASE) -> None:
     assert unseal(find_identity(place, "alice"), passphrase).pkcs8() == own.pkcs8()
-    for path in (place.identity("alice"), place.trust("alice")):
+    for path in (place.identity("alice"), place.account("alice"), place.account_key("alice")):
         assert path.stat().st_mode & 0o777 == 0o600
-    assert DEVICE not in place.trust("alice").read_bytes()
-    with closing(open_database(place.trust("alice"), "account")) as database:
+    with closing(open_account(place, "alice", passphrase)) as database:
+        assert database.execute("SELECT count(*) FROM device").fetchone() == (0,)
         assert find_server(database, "chat.example", 8081) == SERVER
         found = find_pin(database, "bob", "chat.example")
         assert found == Pin("bob", "chat.example", keys.identity().bundle, True, 7)
@@ -146,11 +113,11 @@ def test_nothing_is_overwritten(command: Command, home: Home, tmp_path: Path, ba
     code, _, err = command("keys", "backup", backup_file)
     assert (code, "it is not overwritten" in err) == (2, True)
     assert Path(backup_file).read_bytes() == before
-    identity, account = home.identity("alice").read_bytes(), home.trust("alice").read_bytes()
+    identity, account = home.identity("alice").read_bytes(), home.account("alice").read_bytes()
     assert command("keys", "restore", backup_file)[0] == 2
-    assert (home.identity("alice").read_bytes(), home.trust("alice").read_bytes()) == (identity, account)
+    assert (home.identity("alice").read_bytes(), home.account("alice").read_bytes()) == (identity, account)
     place = Home(tmp_path / "only an account")
-    write_file(place.trust("alice"), account)
+    write_file(place.account("alice"), account)
     code, _, err = command("keys", "restore", backup_file, "--home", str(place.path))
     assert (code, "there is an account Alice already" in err) == (2, True)
     assert not place.identity("alice").exists()
@@ -165,7 +132,8 @@ def test_an_identity_that_cannot_be_written_leaves_no_account(
     place.path.mkdir()
     (place.path / "identities").write_text("a file in the way")
     assert command("keys", "restore", backup_file, "--home", str(place.path))[0] == 2
-    assert not place.trust("alice").exists()
+    assert not place.account("alice").exists()
+    assert not place.account_key("alice").exists()
 
 
 def test_an_identity_without_an_account(command: Command, home: Home, tmp_path: Path, backup_file: str) -> None:
@@ -174,7 +142,57 @@ def test_an_identity_without_an_account(command: Command, home: Home, tmp_path: 
     place = Home(tmp_path / "other")
     code, _, err = command("keys", "restore", backup_file, "--home", str(place.path))
     assert (code, "it had none yet" in err) == (0, True)
-    assert not place.trust("alice").exists()
+    assert not place.account("alice").exists()
+    assert not place.account_key("alice").exists()
+
+
+def test_messages_come_back_and_what_is_of_one_machine_does_not(
+    command: Command, home: Home, tmp_path: Path, backup_file: str
+) -> None:
+    """What waited there to be sent or opened is settled, so that it can be sent or asked for anew."""
+    make_account(home)
+    states = ("queued", "sent", "read", "received", "held", "unreadable")
+    with closing(open_account(home, "alice")) as database:
+        database.execute("INSERT INTO conversations (server, peer, name) VALUES ('chat.example', 'bob', 'Bob')")
+        for state in states:
+            database.execute(
+                "INSERT INTO messages (conversation, id, own, text, written_ms, stored_ms, state, cause, changed_ms)"
+                " VALUES (1, ?, 1, ?, 5, 6, ?, 'as it was', 7)",
+                (state.encode(), f"about the mill, {state}", state),
+            )
+        for statement in (
+            "INSERT INTO sessions VALUES ('s', 'bob', x'01', x'', x'02', x'03', 1, 1, 1, x'04')",
+            "INSERT INTO prekeys VALUES ('s', 1, 1, x'05', x'06', 1, 2, 1)",
+            "INSERT INTO starts VALUES ('s', x'07', 1)",
+            "INSERT INTO outbox (server, peer, id, made_ms) VALUES ('s', 'bob', x'08', 1)",
+            "INSERT INTO held (server, peer, id, blob, ms) VALUES ('s', 'bob', x'09', x'0a', 1)",
+        ):
+            database.execute(statement)
+        for table in LEFT_OUT:
+            assert database.execute(f"SELECT count(*) FROM {table}").fetchone() == (1,)  # noqa: S608
+    assert command("keys", "backup", backup_file)[0] == 0
+    place = Home(tmp_path / "other")
+    assert command("keys", "restore", backup_file, "--home", str(place.path))[0] == 0
+    with closing(open_account(place, "alice")) as database:
+        for table in LEFT_OUT:
+            assert database.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)  # noqa: S608
+        told = database.execute("SELECT text, state, cause FROM messages ORDER BY number").fetchall()
+        settled = {"queued": ("failed", "gave-up"), "held": ("unreadable", "cannot-ask")}
+        assert told == [(f"about the mill, {state}", *settled.get(state, (state, "as it was"))) for state in states]
+        found = database.execute("SELECT count(*) FROM words WHERE words MATCH 'mill'").fetchone()
+        assert found == (len(states),)
+
+
+def test_a_backup_from_before_messages_were_kept(command: Command, home: Home, backup_file: str) -> None:
+    own = PrivateIdentity.generate("ed25519")
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as older:
+        apply_schemas(older, schemas("account")[:2])
+        save_server(older, SERVER)
+        account = older.serialize()
+    Path(backup_file).write_bytes(seal_backup("alice", Backup(own, account), PASSPHRASE, cost=LIGHT))
+    assert command("keys", "restore", backup_file)[0] == 0
+    with closing(open_account(home, "alice")) as database:
+        assert find_server(database, "chat.example", 8081) == SERVER
 
 
 def test_not_in_the_middle_of_a_change_of_key(command: Command, home: Home, backup_file: str) -> None:
@@ -239,9 +257,9 @@ def test_a_restored_home_works_at_once(tmp_path: Path) -> None:
         first = site.client("alice")
         second = site.client("alice", home=other)
         second.send("status")
-        second.until("alice@localhost · login hybrid, auth Ed25519")
+        second.until("alice@localhost · login ")
         first.send("status")
-        first.until("alice@localhost · login hybrid, auth Ed25519")  # it was not put off the server
+        first.until("alice@localhost · login ")  # it was not put off the server
 
 
 # keygen --pq ----------------------------------------------------------------------------------------------------------
@@ -273,5 +291,7 @@ async def test_two_keys_log_in_and_chat_with_one_and_the_screen_says_so() -> Non
         ):
             await start_chat(alice, bob)
             own, other = Repl(alice, plain=True), Repl(bob, plain=True)
-            assert "login hybrid, auth hybrid · chat with bob, hybrid, auth RSA-3072, " in own.toolbar()
-            assert "login hybrid, auth RSA-3072 · chat with alice, hybrid, auth hybrid, " in other.toolbar()
+            assert "chat with bob, hybrid, auth RSA-3072, " in own.toolbar()
+            assert own.toolbar().endswith(" · login hybrid, auth hybrid")
+            assert "chat with alice, hybrid, auth hybrid, " in other.toolbar()
+            assert other.toolbar().endswith(" · login hybrid, auth RSA-3072")

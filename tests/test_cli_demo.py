@@ -29,6 +29,8 @@ def test_a_chat_with_bob(tmp_path: Path) -> None:
         demo.until("You left the chat with bob")
         demo.until("CHAT IS SECURE! with bob")
         demo.until("<bob> You said: again")
+        demo.send("/exit", "msg bob are you there")
+        assert demo.until("<bob> ") == "<bob> You wrote: are you there"
         assert demo.finish() == 0
         assert "\x1b" not in demo.out + demo.err
     finally:

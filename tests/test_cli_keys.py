@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,42 +11,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from messageapp.store.home import Home
 from messageapp.store.identities import find_identity, unseal
-from messageapp_cli.main import main
-from messageapp_keys import keystore
 from messageapp_keys.identity import PrivateIdentity
+from support.commands import Command
 from support.keys import rsa_key
-from support.processes import LIGHT, PASSPHRASE, save
+from support.processes import PASSPHRASE, save
 
-Command = Callable[..., tuple[int, str, str]]
 PEM = serialization.Encoding.PEM
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home(tmp_path / "home")
-
-
-@pytest.fixture
-def command(home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs a subcommand in this process: (exit code, stdout, stderr). Key stretching is light."""
-    monkeypatch.setenv("MESSAGEAPP_HOME", str(home.path))
-    monkeypatch.setenv("MESSAGEAPP_PASSPHRASE", PASSPHRASE)
-    seal = keystore.seal_identity
-
-    def light(user: str, identity: PrivateIdentity, passphrase: str) -> bytes:
-        return seal(user, identity, passphrase, cost=LIGHT)
-
-    monkeypatch.setattr("messageapp.store.identities.seal_identity", light)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as caught:
-            main([*arguments])
-        captured = capsys.readouterr()
-        assert isinstance(caught.value.code, int)
-        assert "internal error" not in captured.err
-        return caught.value.code, captured.out, captured.err
-
-    return call
 
 
 def pem_file(path: Path, passphrase: bytes | None, form: str = "PKCS8") -> Path:

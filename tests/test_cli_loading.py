@@ -19,12 +19,6 @@ from messageapp_keys.identity import PrivateIdentity
 from support.processes import SECONDS, environment, save, write_certificates
 
 
-@pytest.fixture(autouse=True)
-def thaw() -> Iterator[None]:
-    yield
-    gc.unfreeze()
-
-
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder of modules of our own."""
@@ -78,13 +72,14 @@ def test_nothing_heavy_is_loaded_before_the_passphrase_is_asked_for(tmp_path: Pa
     write_certificates(home)
     code = (
         "import sys\n"
+        "import messageapp_cli.loading\n"
         "from messageapp_cli import connect\n"
         "from messageapp_cli.main import main\n"
         "heavy = {'trio', 'asyncio', 'ssl', 'prompt_toolkit', 'cryptography.x509.verification', 'messageapp.wire'}\n"
         "def loading(*modules):\n"
         " print(sorted(heavy & set(sys.modules)), *modules)\n"
         " raise KeyboardInterrupt\n"
-        "connect.loading = loading\n"
+        "messageapp_cli.loading.loading = loading\n"
         "main(['connect'])\n"
     )
     done = subprocess.run(

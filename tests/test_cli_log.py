@@ -6,7 +6,6 @@ import shutil
 import signal
 import socket
 import sqlite3
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,22 +13,19 @@ from pathlib import Path
 
 import pytest
 
+from messageapp.clock import wall_ms
 from messageapp.errors import UnusableSetup
 from messageapp.store.database import open_database
 from messageapp.store.keylog import LogStore
 from messageapp.store.trust import ServerPin, save_server
 from messageapp.store.users import reset_user, revoke_user, writing_users
-from messageapp_cli.main import main
 from messageapp_cli.options import DEFAULT_PORT, chosen_server
 from messageapp_keys.identity import PrivateIdentity
 from messageapp_keys.keylog import Leaf
 from messageapp_keys.notes import COSIGNER, LogKey
+from support.commands import called
 from support.processes import PASSPHRASE, Program, Site, open_site
 from support.tlog_reader import cosigned_at, read_export
-
-
-def now() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def new_key() -> PrivateIdentity:
@@ -63,12 +59,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     ) -> Done:
         monkeypatch.setenv("MESSAGEAPP_HOME", str(home or site.path))
         monkeypatch.setenv("MESSAGEAPP_PASSPHRASE", passphrase)
-        with pytest.raises(SystemExit) as caught:
-            main(["log", *words, "--user", user])
-        captured = capsys.readouterr()
-        assert isinstance(caught.value.code, int)
-        assert "internal error" not in captured.err
-        return Done(caught.value.code, captured.out, captured.err)
+        return Done(*called(capsys, "log", *words, "--user", user))
 
     return call
 
@@ -96,8 +87,8 @@ def test_verify_tells_what_was_verified(site: Site, run: Run) -> None:
 
 def test_every_change_of_a_key_is_shown(site: Site, run: Run) -> None:
     site.enrol("carol")
-    site.tell_directory(reset_user, "carol", new_key().bundle, now())
-    site.tell_directory(revoke_user, "carol", now())
+    site.tell_directory(reset_user, "carol", new_key().bundle, wall_ms())
+    site.tell_directory(revoke_user, "carol", wall_ms())
     done = run(site, "show", "CAROL")
     assert done.returncode == 0
     kinds = [line.split("  ")[4] for line in done.stdout.splitlines()]
@@ -122,7 +113,7 @@ def append(site: Site, user: str) -> None:
     def write(database: sqlite3.Connection) -> None:
         store = LogStore(database)
         with writing_users(database):
-            store.append([Leaf.after(store.latest(user), now(), user, new_key().key_id).encode()])
+            store.append([Leaf.after(store.latest(user), wall_ms(), user, new_key().key_id).encode()])
 
     site.tell_directory(write)
 

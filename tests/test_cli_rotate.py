@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import fcntl
-import gc
 import os
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -19,6 +17,7 @@ import messageapp.store.identities
 import messageapp_cli.rotate
 from messageapp.client.client import Client
 from messageapp.client.login import log_in
+from messageapp.clock import wall_ms
 from messageapp.errors import ConnectionCut, RequestRefused, ServerGoodbye
 from messageapp.store.database import open_database
 from messageapp.store.home import Home
@@ -28,14 +27,12 @@ from messageapp.store.trust import ServerPin, find_server, save_server
 from messageapp.store.users import add_user
 from messageapp.wire.commands import ErrorCode
 from messageapp.wire.login import LoggedIn
-from messageapp_cli.main import main
-from messageapp_keys import keystore
 from messageapp_keys.fingerprint import key_fingerprint
 from messageapp_keys.identity import PrivateIdentity
+from support.commands import Command
 from support.keys import rsa_key
-from support.processes import LIGHT, PASSPHRASE, Site, open_site, save, write_certificates
+from support.processes import PASSPHRASE, Site, open_account, open_site, save, write_certificates
 
-Command = Callable[..., tuple[int, str, str]]
 UNFINISHED = "the change of the key is not finished"
 UNCHANGED = "the key was not changed"
 
@@ -47,34 +44,17 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 @pytest.fixture
+def home(site: Site) -> Home:
+    return site.home
+
+
+@pytest.fixture
 def name(site: Site) -> Iterator[str]:
     """A user of the test's own."""
     chosen = f"u{len(list_identities(site.home))}"
     site.enrol(chosen)
     yield chosen
     site.end_clients()
-
-
-@pytest.fixture
-def command(site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
-    monkeypatch.setenv("MESSAGEAPP_HOME", str(site.path))
-    monkeypatch.setenv("MESSAGEAPP_PASSPHRASE", PASSPHRASE)
-    seal = keystore.seal_identity
-
-    def light(user: str, identity: PrivateIdentity, passphrase: str) -> bytes:
-        return seal(user, identity, passphrase, cost=LIGHT)
-
-    monkeypatch.setattr("messageapp.store.identities.seal_identity", light)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as caught:
-            main([*arguments])
-        captured = capsys.readouterr()
-        assert isinstance(caught.value.code, int)
-        return caught.value.code, captured.out, captured.err
-
-    yield call
-    gc.unfreeze()
 
 
 def rotate(command: Command, site: Site, name: str, *options: str) -> tuple[int, str, str]:
@@ -243,7 +223,7 @@ def test_a_server_that_refuses(
 
 def test_two_at_once(command: Command, site: Site, name: str) -> None:
     old = find_identity(site.home, name)
-    folder = site.home.trust(name).parent
+    folder = site.home.account_folder(name)
     folder.mkdir(parents=True)
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -368,7 +348,7 @@ def second(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sit
 @pytest.fixture
 def both(site: Site, second: Site, name: str) -> str:
     """The user of the first server is enrolled at the second too, and has logged in to both."""
-    second.tell_directory(add_user, name, find_identity(site.home, name).bundle, time.time_ns() // 1_000_000)
+    second.tell_directory(add_user, name, find_identity(site.home, name).bundle, wall_ms())
     assert site.connect(name, stdin="exitx\n").returncode == 0
     options = ("--user", name, "--ca", str(second.home.ca_certificate))
     assert site.run("connect", "127.0.0.1", str(second.port), *options, stdin="exitx\n").returncode == 0
@@ -422,7 +402,7 @@ def test_the_second_server_refuses_after_the_first_has_taken_it(
 def test_a_server_that_is_gone_for_good(command: Command, site: Site, name: str) -> None:
     assert site.connect(name, stdin="exitx\n").returncode == 0
     old = find_identity(site.home, name)
-    with closing(open_database(site.home.trust(name), "account")) as database:
+    with closing(open_account(site.home, name)) as database:
         pin = find_server(database, "127.0.0.1", site.port)
         assert pin is not None
         save_server(database, ServerPin("127.0.0.1", 9, bytes(32), "gone.example", pin.ca_pem, pin.first_ms + 1))

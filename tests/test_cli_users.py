@@ -2,39 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from messageapp.store.home import Home
-from messageapp_cli.main import main
 from messageapp_keys.certificate_reading import load_certificate_untrusted
 from messageapp_keys.identity import PrivateIdentity
 from messageapp_keys.pem import export_public_pem
+from support.commands import Command
 from support.processes import save, write_certificates
-
-Command = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home(tmp_path / "home")
-
-
-@pytest.fixture
-def command(home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    monkeypatch.setenv("MESSAGEAPP_HOME", str(home.path))
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as caught:
-            main([*arguments])
-        captured = capsys.readouterr()
-        assert isinstance(caught.value.code, int)
-        assert "internal error" not in captured.err
-        return caught.value.code, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture

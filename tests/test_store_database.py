@@ -31,25 +31,26 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-@pytest.mark.parametrize("kind", ["server", "account"])
-def test_a_new_database_is_ours_alone(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(("kind", "version"), [("server", 2), ("account", 3), ("mail", 1)])
+def test_a_new_database_is_ours_alone(tmp_path: Path, kind: str, version: int) -> None:
     path = tmp_path / "home" / "server" / "it.db"
     with closing(open_database(path, kind)) as database:
-        assert database.execute("PRAGMA user_version").fetchone() == (2,)
+        assert database.execute("PRAGMA user_version").fetchone() == (version,)
         for entry in path.parent.iterdir():
             assert mode(entry) == 0o600, entry
         assert mode(path.parent) == mode(path.parent.parent) == 0o700
 
 
-@pytest.mark.parametrize("kind", ["server", "account"])
+@pytest.mark.parametrize("kind", ["server", "account", "mail"])
 def test_every_table_is_strict(tmp_path: Path, kind: str) -> None:
     with closing(open_database(tmp_path / "it.db", kind)) as database:
         tables = database.execute("PRAGMA table_list").fetchall()
-        ours = [row for row in tables if not row[1].startswith("sqlite_")]
+        ours = [row for row in tables if row[2] == "table" and not row[1].startswith("sqlite_")]
         assert ours
         assert all(row[5] == 1 for row in ours)
 
 
+@pytest.mark.usefixtures("durable")
 def test_what_is_not_synced_is_not_promised(tmp_path: Path) -> None:
     with closing(open_database(tmp_path / "it.db", "server")) as database:
         assert database.execute("PRAGMA synchronous").fetchone() == (2,)
@@ -82,7 +83,7 @@ FIRST = "CREATE TABLE t (x INTEGER NOT NULL) STRICT;\nINSERT INTO t VALUES (1);\
 
 
 def schemas(monkeypatch: pytest.MonkeyPatch, *scripts: str) -> None:
-    monkeypatch.setattr(module, "_schemas", lambda kind: list(scripts))
+    monkeypatch.setattr(module, "schemas", lambda kind: list(scripts))
 
 
 def test_an_upgrade_keeps_the_rows_and_leaves_a_copy_of_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +140,7 @@ def test_a_folder_in_the_place_of_the_file(tmp_path: Path) -> None:
 
 
 def test_a_locked_database_is_our_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(module, "BUSY_SECONDS", 0.05)
     path = tmp_path / "it.db"
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")

@@ -150,9 +150,10 @@ def test_a_file_in_the_place_of_a_folder(tmp_path: Path) -> None:
 def test_names_of_users_become_names_of_files_only_if_they_are_names(tmp_path: Path) -> None:
     home = Home(tmp_path)
     assert home.identity("Alice") == tmp_path / "identities" / "alice.key"
-    assert home.trust("Alice") == tmp_path / "accounts" / "alice" / "trust.db"
+    assert home.account("Alice") == tmp_path / "accounts" / "alice" / "account.db"
+    assert home.account_key("Alice") == tmp_path / "accounts" / "alice" / "account.key"
     for name in ("", ".", "..", "../alice", "a/b", "a\0b", "al ice", "-alice", "a" * 17, "älice"):
-        for place in (home.identity, home.trust):
+        for place in (home.identity, home.account, home.account_key, home.trust):
             with pytest.raises(Exception, match=r"."):
                 place(name)
 

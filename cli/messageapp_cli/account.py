@@ -12,12 +12,13 @@ does its work and ends takes `ready_account` and `logged_in`:
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
+
+from messageapp.clock import wall_ms
 
 from .options import ask_passphrase, chosen_server
 
@@ -38,33 +39,47 @@ DEVICE_BYTES: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class OpenAccount:
-    """An identity of this home, still sealed, with the database of what it trusts."""
+    """An identity of this home, unsealed, with the account's database and what it trusts."""
 
     sealed: Any
+    identity: Any
+    passphrase: str = field(repr=False)
     database: Any
     trust: Any
 
-    def unseal(self, passphrase_file: str | None) -> Any:
-        """The private identity. Asks for the passphrase, then takes a moment (Argon2id)."""
-        from messageapp.store.identities import unseal
-
-        return unseal(self.sealed, ask_passphrase(passphrase_file, f"passphrase for {self.sealed.user}"))
-
 
 @contextmanager
-def open_account(home: Any, user: str | None) -> Iterator[OpenAccount]:
-    """The account of `user`, or of the home's only identity; closed with the block. `UnusableSetup`."""
+def open_account(
+    home: Any, user: str | None, passphrase_file: str | None, *, alone: bool = False, modules: Sequence[str] = ()
+) -> Iterator[OpenAccount]:
+    """The account of `user`, or of the home's only identity; closed with the block.
+
+    Asks for the passphrase, and loads `modules` meanwhile; then takes a moment (Argon2id). `UnusableSetup`, with
+    `alone` also where a client has the account; `LoginRefused`: wrong passphrase.
+    """
     from messageapp.client.trust import Trust
-    from messageapp.store.database import open_database
+    from messageapp.store.accounts import find_database_key, open_account_database, unlock
     from messageapp.store.identities import find_identity
+    from messageapp.store.lock import locked_account
+
+    from .loading import loading
+    from .main import complain
 
     sealed = find_identity(home, user)
-    database = open_database(home.trust(sealed.user), "account")
-    try:
-        trust = Trust(database, sealed.user, sealed.bundle, lambda: time.time_ns() // 1_000_000)
-        yield OpenAccount(sealed, database, trust)
-    finally:
-        database.close()
+    with ExitStack() as opened:
+        if alone:
+            opened.enter_context(locked_account(home, sealed.user))
+        key_file = find_database_key(home, sealed.user)
+        with loading(*modules):
+            passphrase = ask_passphrase(passphrase_file, f"passphrase for {sealed.user}")
+            identity, key = unlock(home, sealed, passphrase)
+        if key_file is not None and key_file.changing:
+            complain("a change of your passphrase is not finished; this finishes it: messageapp passwd")
+        if key_file is not None and not (home.account(sealed.user).exists() or home.trust(sealed.user).exists()):
+            complain(f"{home.account(sealed.user)} is missing; begun anew: no messages, and nobody's key is known")
+        database = opened.enter_context(closing(open_account_database(home, sealed.user, key)))
+        trust = Trust(database, sealed.user, sealed.bundle, wall_ms)
+        yield OpenAccount(sealed, identity, passphrase, database, trust)
 
 
 def server_name(host: str) -> str:
@@ -149,19 +164,19 @@ def ready_account(
     passphrase_file: str | None,
     ca: str | None = None,
 ) -> Iterator[ReadyAccount]:
-    """An account unsealed, its server chosen (`chosen_server`). `UnusableSetup`; `LoginRefused`: wrong passphrase."""
+    """An account, opened, and its server (`chosen_server`). `UnusableSetup`; `LoginRefused`: wrong passphrase."""
     from messageapp.client.login import Account
 
     from .hardening import forbid_core_dumps
 
     forbid_core_dumps()
-    with open_account(home, user) as opened:
+    with open_account(home, user, passphrase_file) as opened:
         host, port = chosen_server(opened.database, host, port)
         server = server_name(host)
         authority = load_authority(find_authority(home, opened.trust, server, port, ca))
         account = Account(
             user=opened.sealed.user,
-            identity=opened.unseal(passphrase_file),
+            identity=opened.identity,
             authority=authority,
             trust=opened.trust,
             server=server,

@@ -22,9 +22,12 @@ def admin() -> None:
 @home_option
 def knows(name: str, home: Any) -> None:
     """Everything that this server holds about NAME: on disk, in memory while NAME is online, and what it never has."""
+    from contextlib import closing
+
     from messageapp.errors import UnusableSetup
     from messageapp.store.database import stored
-    from messageapp.store.knowledge import FILES, IN_MEMORY, NEVER, NOBODYS, TABLES
+    from messageapp.store.knowledge import FILES, IN_MEMORY, MAIL_TABLES, NEVER, NOBODYS, TABLES
+    from messageapp.store.mailbox import open_mailbox
 
     if not home.directory.exists():
         raise UnusableSetup(f"there is no server in {home.path}")
@@ -32,6 +35,11 @@ def knows(name: str, home: Any) -> None:
         click.echo(f"What is stored about {name}, in {home.directory}:")
         for table in TABLES:
             _show_table(database, table, name)
+    if home.mail.exists():
+        with closing(open_mailbox(home.mail)) as database, stored("the mailbox"):
+            click.echo(f"\nWhat is stored about {name}, in {home.mail}:")
+            for table in MAIL_TABLES:
+                _show_table(database, table, name)
     click.echo("\nTables without anything of a single user:")
     _show(f"{table}: {what}" for table, what in NOBODYS.items())
     click.echo("\nFiles of the server:")
@@ -46,12 +54,12 @@ def knows(name: str, home: Any) -> None:
 
 
 def _show_table(database: Any, table: str, name: str) -> None:
-    from messageapp.store.knowledge import TABLES, rows_about
+    from messageapp.store.knowledge import MAIL_TABLES, TABLES, rows_about
 
     from .render import one_line
 
     rows = list(rows_about(database, table, name))
-    click.echo(f"\n{table}: {TABLES[table].about}" + ("" if rows else " – nothing"))
+    click.echo(f"\n{table}: {(TABLES.get(table) or MAIL_TABLES[table]).about}" + ("" if rows else " – nothing"))
     for number, row in enumerate(rows):
         if number:
             click.echo()

@@ -32,16 +32,16 @@ backup_passphrase_option = click.option(
 def backup(
     file: str, user: str | None, words: bool, backup_passphrase_file: str | None, passphrase_file: str | None, home: Any
 ) -> None:
-    """Write your identity, and whom and which servers you trust, to FILE, sealed.
+    """Write your identity, your messages, and whom and which servers you trust, to FILE, sealed.
 
-    A new machine takes it with `messageapp keys restore FILE`. Messages are not kept anywhere, so none are in it.
+    A new machine takes it with `messageapp keys restore FILE`. What waits to be sent is not in it.
     A key that was changed or revoked later makes an older backup useless: make a new one then.
     """
     from messageapp.errors import UnusableSetup
-    from messageapp.store.backup import copy_account
+    from messageapp.store.backup import make_backup
     from messageapp.store.home import write_outside
-    from messageapp.store.identities import changing_identity, find_identity, unseal
-    from messageapp_keys.backup import Backup, BackupRefused, recovery_words, seal_backup
+    from messageapp.store.identities import changing_identity, find_identity
+    from messageapp_keys.backup import BackupRefused, recovery_words, seal_backup
     from messageapp_keys.types import RecoverySecret
 
     from .hardening import forbid_core_dumps
@@ -56,14 +56,13 @@ def backup(
     secret: str | RecoverySecret
     with changing_identity(home, find_identity(home, user).user):
         sealed = find_identity(home, user)
-        account = copy_account(home, sealed.user)
-        identity = unseal(sealed, ask_passphrase(passphrase_file, f"passphrase for {sealed.user}"))
+        held = make_backup(home, sealed, ask_passphrase(passphrase_file, f"passphrase for {sealed.user}"))
     if words:
         secret = RecoverySecret(os.urandom(RecoverySecret.SIZE))
     else:
         secret = ask_passphrase(backup_passphrase_file, "new passphrase for the backup", twice=True)
     try:
-        data = seal_backup(sealed.user, Backup(identity, account), secret)
+        data = seal_backup(sealed.user, held, secret)
     except BackupRefused as error:
         raise UnusableSetup(str(error)) from None
     if isinstance(secret, RecoverySecret):  # first: a file whose words nobody has seen is of no use

@@ -6,7 +6,9 @@ from typing import Any
 
 import click
 
-from .directory import now_ms, open_directory
+from messageapp.clock import wall_ms
+
+from .directory import open_directory
 from .options import home_option
 
 __all__ = ["ca"]
@@ -48,7 +50,7 @@ def renew(pq: bool, home: Any) -> None:
 
     told = renew_authority(home, _now(), post_quantum=pq)
     with open_directory(home) as database:
-        revoked = revoke_open_invites(database, now_ms())
+        revoked = revoke_open_invites(database, wall_ms())
     if revoked:
         told.append(f"{revoked} open join codes named the old authority and are revoked: messageapp invite")
     for line in told:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import signal
 import sys
 import tempfile
-import time
-from contextlib import ExitStack, closing
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager, closing
 from pathlib import Path
 from typing import Final
 
 import click
+
+from messageapp.clock import wall_ms
 
 __all__ = ["demo"]
 
@@ -70,18 +72,23 @@ async def _serve_and_converse(folder: Path, plain: bool, opened: ExitStack) -> i
 
     import trio
 
-    from messageapp.client.client import open_client
+    from messageapp.client.client import Client, open_client
     from messageapp.client.echo import run_echo
     from messageapp.client.login import Account, dial
     from messageapp.client.trust import Trust
     from messageapp.keypool import open_pool
+    from messageapp.limits import Limits
     from messageapp.server.directory import SqliteDirectory
     from messageapp.server.keylog import open_log
+    from messageapp.server.mailbox import Mailbox
     from messageapp.server.serve import Server, open_listeners
     from messageapp.server.setup import load_authority, prepare_server
+    from messageapp.store.accounts import open_account_database
     from messageapp.store.database import open_database
     from messageapp.store.home import Home
+    from messageapp.store.mailbox import open_mailbox
     from messageapp.store.users import add_user
+    from messageapp_keys.databasekey import DatabaseKey
     from messageapp_keys.identity import PrivateIdentity
 
     from .connect import converse
@@ -90,17 +97,21 @@ async def _serve_and_converse(folder: Path, plain: bool, opened: ExitStack) -> i
     click.echo("messageapp: starting a server and bob …", err=True)
     offer, _ = await trio.to_thread.run_sync(prepare_server, home, [], datetime.now(UTC))
     users = opened.enter_context(closing(open_database(home.directory, "server")))
+    mail = opened.enter_context(closing(open_mailbox(home.mail)))
     accounts = []
     for name in (_YOU, _PEER):
         identity = PrivateIdentity.generate("ed25519")  # made at once; a real identity is RSA-3072
-        add_user(users, name, identity.bundle, time.time_ns() // 1_000_000)
-        pins = opened.enter_context(closing(open_database(home.trust(name), "account")))
-        trust = Trust(pins, name, identity.bundle, lambda: 0)
+        add_user(users, name, identity.bundle, wall_ms())
+        key = DatabaseKey.generate()  # nowhere on disk
+        account = opened.enter_context(closing(open_account_database(home, name, key)))
+        trust = Trust(account, name, identity.bundle, lambda: 0)
         accounts.append(Account(name, identity, load_authority(home), trust, "127.0.0.1"))
     async with open_pool(_POOL) as pool, trio.open_nursery() as nursery:
         await pool.stocked(2)
         log = open_log(home, users, offer)
-        server = Server(offer=offer, directory=SqliteDirectory(users), keys=pool, log=log)
+        directory = SqliteDirectory(users)
+        mailbox = Mailbox(mail, directory=directory, limits=Limits(), proof_of=log.proof_of)
+        server = Server(offer=offer, directory=directory, keys=pool, log=log, mailbox=mailbox)
         listeners = await open_listeners("127.0.0.1", 0)
         port = listeners[0].socket.getsockname()[1]
         await nursery.start(server.serve, listeners)
@@ -111,8 +122,13 @@ async def _serve_and_converse(folder: Path, plain: bool, opened: ExitStack) -> i
                 await run_echo(client)
 
         await nursery.start(be_bob)
-        async with open_client(await dial("127.0.0.1", port), accounts[0], pool) as client:
-            click.echo("messageapp: you are alice; type `chat bob`, `help`, or `exit`", err=True)
-            code = await converse(client, plain=plain)
+
+        @asynccontextmanager
+        async def be_alice() -> AsyncIterator[Client]:
+            async with open_client(await dial("127.0.0.1", port), accounts[0], pool) as client:
+                click.echo("messageapp: you are alice; type `chat bob`, `help`, or `exit`", err=True)
+                yield client
+
+        code = await converse(be_alice, plain=plain, reconnect=False)
         nursery.cancel_scope.cancel()
     return code

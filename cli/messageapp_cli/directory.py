@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["now_ms", "open_directory"]
+__all__ = ["open_directory"]
 
 
 @contextmanager
@@ -20,7 +19,3 @@ def open_directory(home: Any) -> Iterator[Any]:
         yield database
     finally:
         database.close()
-
-
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -9,7 +9,9 @@ from typing import Any, Final
 
 import click
 
-from .directory import now_ms, open_directory
+from messageapp.clock import wall_ms
+
+from .directory import open_directory
 from .options import UsernameType, home_option
 
 __all__ = ["LIFETIME_MS", "invite", "invite_again", "make_code", "write_address"]
@@ -91,7 +93,7 @@ def show_code(code: str, name: str | None, lifetime_ms: int, qr: bool | None) ->
     if sys.stdout.isatty() if qr is None else qr:
         for line in qr_lines(code):
             click.echo(line)
-    until = _shown_time(now_ms() + lifetime_ms)
+    until = _shown_time(wall_ms() + lifetime_ms)
     complain(f"a join code for {name or 'whoever has it'}, until {until}; join with: messageapp join CODE")
 
 
@@ -118,7 +120,7 @@ def make_code(
 
     authority = hash_bytes(certificate_der(load_authority(home)))
     host, port = _reached_at(home, at)
-    secret = create_invite(database, name, now_ms(), lifetime_ms, uses=uses, reset=reset, first=first)
+    secret = create_invite(database, name, wall_ms(), lifetime_ms, uses=uses, reset=reset, first=first)
     return JoinCode(host, port, name, authority, secret).encode()
 
 
@@ -162,7 +164,7 @@ def list_(home: Any) -> None:
 
     with open_directory(home) as database:
         for entry in list_invites(database):
-            fault = entry.fault(now_ms())
+            fault = entry.fault(wall_ms())
             state = f"{entry.uses} left" if fault is None else fault.name.lower()
             words = [
                 entry.id.hex()[:_SHOWN_ID],
@@ -181,7 +183,7 @@ def revoke(identifier: str, home: Any) -> None:
     from messageapp.store.invites import revoke_invite
 
     with open_directory(home) as database:
-        gone = revoke_invite(database, identifier, now_ms())
+        gone = revoke_invite(database, identifier, wall_ms())
     click.echo(f"revoked {gone.id.hex()[:_SHOWN_ID]}")
 
 

@@ -40,9 +40,10 @@ def log() -> None:
 
 
 def server_arguments(command: Any) -> Any:
-    """HOST PORT, whose account, and where it lies."""
+    """HOST PORT, whose account, how it opens, and where it lies."""
     for add in (
         home_option,
+        passphrase_option,
         click.option("--user", type=UsernameType(), help="Which identity of this home. Default: the only one."),
         click.argument("port", type=click.IntRange(1, 65535), required=False),
         click.argument("host", required=False),
@@ -54,7 +55,7 @@ def server_arguments(command: Any) -> Any:
 def login_arguments(command: Any) -> Any:
     """The same for commands that log in."""
     ca = click.option("--ca", metavar="FILE.pem", type=click.Path(dir_okay=False), help="The server's CA certificate.")
-    return server_arguments(ca(passphrase_option(command)))
+    return server_arguments(ca(command))
 
 
 def _in_session(work: Callable[[Any, Any], Awaitable[int]], where: dict[str, Any]) -> int:
@@ -260,12 +261,12 @@ def _known(opened: Any, host: str | None, port: int | None) -> Any:
 
 @log.command("key", short_help="The public key of the server's log.")
 @server_arguments
-def key(host: str | None, port: int | None, user: str | None, home: Any) -> None:
+def key(host: str | None, port: int | None, user: str | None, passphrase_file: str | None, home: Any) -> None:
     """The public key of the server's log, as this account has pinned it, for other tools: name+hash+key."""
     from messageapp_keys.keylog import log_origin
     from messageapp_keys.notes import VerifierKey
 
-    with open_account(home, user) as opened:
+    with open_account(home, user, passphrase_file) as opened:
         known = _known(opened, host, port)
         click.echo(VerifierKey(log_origin(known.server), known.log_key).encode())
 
@@ -275,7 +276,13 @@ def key(host: str | None, port: int | None, user: str | None, home: Any) -> None
 @click.option("--needed", metavar="K", type=click.IntRange(0, 16), help="So many must have cosigned. 0: none.")
 @click.option("--witness", "witnesses", metavar="VKEY", multiple=True, help="A witness's public key.")
 def policy(
-    host: str | None, port: int | None, user: str | None, home: Any, needed: int | None, witnesses: tuple[str, ...]
+    host: str | None,
+    port: int | None,
+    user: str | None,
+    passphrase_file: str | None,
+    home: Any,
+    needed: int | None,
+    witnesses: tuple[str, ...],
 ) -> None:
     """Ask for the word of witnesses: a peer's key counts only in a checkpoint that K of the VKEYs have cosigned.
 
@@ -283,7 +290,7 @@ def policy(
     """
     from messageapp.store.logs import find_policy, save_policy
 
-    with open_account(home, user) as opened:
+    with open_account(home, user, passphrase_file) as opened:
         server = _canonical(opened, host, port)
         now = find_policy(opened.database, server)
         if needed is not None or witnesses:
@@ -315,7 +322,7 @@ def _witnesses(given: tuple[str, ...]) -> tuple[str, ...]:
 
 @log.command("accept", short_help="Say that an alarm is settled.")
 @server_arguments
-def accept(host: str | None, port: int | None, user: str | None, home: Any) -> None:
+def accept(host: str | None, port: int | None, user: str | None, passphrase_file: str | None, home: Any) -> None:
     """Say that an alarm about the key log is settled; chats are possible again.
 
     After an alarm about your own name the log is kept, and what it says of you so far is accepted. After any other all
@@ -324,7 +331,7 @@ def accept(host: str | None, port: int | None, user: str | None, home: Any) -> N
     from messageapp.errors import UnusableSetup
     from messageapp.store.logs import accept_alarm
 
-    with open_account(home, user) as opened:
+    with open_account(home, user, passphrase_file) as opened:
         known = _known(opened, host, port)
         if not known.alarm:
             raise UnusableSetup(f"there is no alarm about the key log of {known.server}")

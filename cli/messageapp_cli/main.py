@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "demo": ("demo", "A server and a friendly peer in a temporary folder: try it."),
     "keygen": ("keys", "Make an identity."),
     "keys": ("keys", "List, export, change, back up and restore identities."),
+    "passwd": ("passwd", "Change the passphrase of an identity and its messages."),
     "invite": ("invite", "Make, list and revoke join codes."),
     "log": ("log", "The key log: verify, watch, export, witness."),
     "user": ("users", "The server's directory of users."),

@@ -10,9 +10,19 @@ from typing import Any, Final
 
 import click
 
-__all__ = ["UsernameType", "ask_passphrase", "chosen_server", "home_option", "passphrase_option"]
+__all__ = [
+    "NEW_PASSPHRASE_VARIABLE",
+    "UsernameType",
+    "ask_new_passphrase",
+    "ask_passphrase",
+    "chosen_server",
+    "home_option",
+    "new_passphrase_option",
+    "passphrase_option",
+]
 
 PASSPHRASE_VARIABLE: Final = "MESSAGEAPP_PASSPHRASE"  # noqa: S105 - its name
+NEW_PASSPHRASE_VARIABLE: Final = "MESSAGEAPP_NEW_PASSPHRASE"  # noqa: S105 - its name
 HOME_VARIABLE: Final = "MESSAGEAPP_HOME"
 DEFAULT_PORT: Final = 8081
 
@@ -43,6 +53,14 @@ passphrase_option: Callable[[Any], Any] = click.option(
 )
 
 
+new_passphrase_option: Callable[[Any], Any] = click.option(
+    "--new-passphrase-file",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help=f"Read the new passphrase from the first line of FILE. Else ${NEW_PASSPHRASE_VARIABLE}, else it is asked for.",
+)
+
+
 class UsernameType(click.ParamType[str]):
     """A username, checked by the protocol's rule."""
 
@@ -59,6 +77,15 @@ class UsernameType(click.ParamType[str]):
 
 def ask_passphrase(file: str | None, question: str, *, twice: bool = False) -> str:
     """From the file, the environment, or the terminal (never from stdin, which may be a script)."""
+    return _ask(file, question, PASSPHRASE_VARIABLE, "--passphrase-file", twice=twice)
+
+
+def ask_new_passphrase(file: str | None, question: str) -> str:
+    """The one that takes the place of the old one, likewise; twice on the terminal."""
+    return _ask(file, question, NEW_PASSPHRASE_VARIABLE, "--new-passphrase-file", twice=True)
+
+
+def _ask(file: str | None, question: str, variable: str, option: str, *, twice: bool) -> str:
     from messageapp.errors import UnusableSetup
     from messageapp.store.home import read_public
 
@@ -68,15 +95,13 @@ def ask_passphrase(file: str | None, question: str, *, twice: bool = False) -> s
             return _not_empty(first.decode())
         except UnicodeDecodeError:
             raise UnusableSetup(f"the passphrase in {file} is not UTF-8") from None
-    if (from_environment := os.environ.get(PASSPHRASE_VARIABLE)) is not None:
+    if (from_environment := os.environ.get(variable)) is not None:
         return _not_empty(from_environment)
     try:
         with open("/dev/tty", "r+b", buffering=0):
             pass
     except OSError:
-        raise UnusableSetup(
-            f"no terminal to ask for the passphrase; use --passphrase-file FILE or ${PASSPHRASE_VARIABLE}"
-        ) from None
+        raise UnusableSetup(f"no terminal to ask for the passphrase; use {option} FILE or ${variable}") from None
     passphrase = _not_empty(getpass.getpass(f"{question}: "))
     if twice and getpass.getpass("again: ") != passphrase:
         raise UnusableSetup("the two passphrases differ; nothing was made")

@@ -24,7 +24,7 @@ from .account import (
     open_account,
     server_name,
 )
-from .options import UsernameType, ask_passphrase, chosen_server, home_option, passphrase_option
+from .options import UsernameType, chosen_server, home_option, passphrase_option
 
 __all__ = ["rotate"]
 
@@ -76,10 +76,9 @@ def rotate(
     forbid_core_dumps()
     if only and host is None:
         raise UnusableSetup("--only needs the server: messageapp keys rotate HOST PORT --only")
-    with open_account(home, user) as opened:
+    with open_account(home, user, passphrase_file) as opened:
         addresses = _addresses(opened.database, host, port)
-        passphrase = ask_passphrase(passphrase_file, f"passphrase for {opened.sealed.user}")
-        with _open_change(home, opened.sealed, passphrase, pq=pq) as change:
+        with _open_change(home, opened, pq=pq) as change:
             accounts = [_ready(home, opened, change.old, *address) for address in addresses]
             trio.run(_change_everywhere, change, accounts, only)
     for age, identity in (("old", change.old), ("new", change.new)):
@@ -88,21 +87,20 @@ def rotate(
 
 
 @contextmanager
-def _open_change(home: Any, sealed: Any, passphrase: str, *, pq: bool) -> Iterator[_Change]:
+def _open_change(home: Any, opened: OpenAccount, *, pq: bool) -> Iterator[_Change]:
     """Both keys, the new one on disk. What no server was shown is taken away again if the block fails."""
-    from messageapp.store.identities import changing_identity, drop_next, find_next, save_next, unseal
+    from messageapp.store.identities import changing_identity, drop_next, find_next, save_next
 
     from .main import complain
 
-    user = sealed.user
-    old = unseal(sealed, passphrase)
+    user, old, passphrase = opened.sealed.user, opened.identity, opened.passphrase
     with changing_identity(home, user):
         begun = find_next(home, user)
         if begun is None:
             change = _Change(home, user, old, _successor(old, pq=pq), shown=False)
             save_next(home, user, change.new, passphrase)
         else:
-            change = _Change(home, user, old, unseal(begun, passphrase), shown=True)
+            change = _Change(home, user, old, _unseal_begun(begun, passphrase), shown=True)
             complain(f"a change of the key was begun before; going on with its {begun.bundle.kind} key")
         try:
             yield change
@@ -112,6 +110,20 @@ def _open_change(home: Any, sealed: Any, passphrase: str, *, pq: bool) -> Iterat
                 complain("the key was not changed")
             elif not change.done:
                 complain(_UNFINISHED)
+
+
+def _unseal_begun(begun: Any, passphrase: str) -> Any:
+    """The new key that was made before, sealed with the passphrase that opened the old one."""
+    from messageapp.errors import LoginRefused, UnusableSetup
+    from messageapp.store.identities import unseal
+
+    try:
+        return unseal(begun, passphrase)
+    except LoginRefused:
+        raise UnusableSetup(
+            "the new key has another passphrase: a change of your passphrase is not finished; this finishes it: "
+            "messageapp passwd"
+        ) from None
 
 
 def _successor(old: Any, *, pq: bool) -> Any:

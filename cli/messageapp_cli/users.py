@@ -7,7 +7,9 @@ from typing import Any
 
 import click
 
-from .directory import now_ms, open_directory
+from messageapp.clock import wall_ms
+
+from .directory import open_directory
 from .invite import invite_again
 from .options import UsernameType, home_option
 
@@ -50,7 +52,7 @@ def add(name: str, file: str | None, home: Any) -> None:
     else:
         bundle = _read_key(file)
     with open_directory(home) as database:
-        add_user(database, name, bundle, now_ms())
+        add_user(database, name, bundle, wall_ms())
     click.echo(f"added {name}: {bundle.kind} {key_fingerprint(bundle.key_id)}")
 
 
@@ -78,7 +80,7 @@ def remove(name: str, home: Any) -> None:
     from messageapp.store.users import remove_user
 
     with open_directory(home) as database:
-        remove_user(database, name, now_ms())
+        remove_user(database, name, wall_ms())
     click.echo(f"removed {name}")
 
 
@@ -99,7 +101,7 @@ def reset(name: str, file: str | None, home: Any) -> None:
         return
     bundle = _read_key(file)
     with open_directory(home) as database:
-        reset_user(database, name, bundle, now_ms())
+        reset_user(database, name, bundle, wall_ms())
     click.echo(f"reset {name}: {bundle.kind} {key_fingerprint(bundle.key_id)}")
 
 
@@ -114,5 +116,5 @@ def revoke(name: str, home: Any) -> None:
     from messageapp.store.users import revoke_user
 
     with open_directory(home) as database:
-        revoke_user(database, name, now_ms())
+        revoke_user(database, name, wall_ms())
     click.echo(f"revoked {name}")

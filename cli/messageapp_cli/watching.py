@@ -7,7 +7,6 @@ connection cannot mend ends the program: an alarm, a refused login, a server wit
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -18,6 +17,7 @@ from messageapp.client import events as ev
 from messageapp.client.auditing import entries_between
 from messageapp.client.lies import LogLied, write_evidence
 from messageapp.client.witness import Witness, cosign_newest, open_witness
+from messageapp.clock import wall_ms
 from messageapp.errors import CannotConnect, MessageAppError
 from messageapp.store.logs import find_log, own_keys
 
@@ -145,11 +145,11 @@ class _Witnessing:
             self._witness = self._open(client)
         await followed(client)
         try:
-            done = await cosign_newest(client, self._witness, int(time.time()))
+            done = await cosign_newest(client, self._witness, wall_ms() // 1000)
         except LogLied as lied:
             raise self._with_evidence(client, lied) from None
         if done is not None:
-            now = day_and_time(time.time_ns() // 1_000_000)
+            now = day_and_time(wall_ms())
             click.echo(f"cosigned {done.size} entries  {now}  root {root_text(done.root)}")
         return None
 
@@ -160,7 +160,7 @@ class _Witnessing:
         return witness
 
     def _with_evidence(self, client: Any, lied: LogLied) -> MessageAppError:
-        vkey, now = client.log.state().vkey, time.time_ns() // 1_000_000
+        vkey, now = client.log.state().vkey, wall_ms()
         folder = client.account.trust.folder("evidence")
         path = write_evidence(folder, client.server_name, client.account.user, vkey, lied, now)
         if path is not None:

@@ -39,10 +39,10 @@ __all__ = [
 ]
 
 MAGIC: Final = b"MSGAPPK\x01"
-_KDF_ARGON2ID: Final = 1
-_SALT_SIZE: Final = 16
-_NONCE_SIZE: Final = 12
-_TAG_SIZE: Final = 16
+KDF_ARGON2ID: Final = 1
+SALT_SIZE: Final = 16
+NONCE_SIZE: Final = 12
+TAG_SIZE: Final = 16
 
 # Bounds on what a file may ask for: whoever can write the file must not be able to take our memory or our time.
 MIN_KIB: Final = 8
@@ -102,8 +102,8 @@ def seal_identity(
     """
     if not is_username(user):
         raise ValueError("not a username")
-    salt, nonce = random(_SALT_SIZE), random(_NONCE_SIZE)
-    header = MAGIC + u8(_KDF_ARGON2ID) + cost.encode() + salt + nonce
+    salt, nonce = random(SALT_SIZE), random(NONCE_SIZE)
+    header = MAGIC + u8(KDF_ARGON2ID) + cost.encode() + salt + nonce
     header += vec8(user.encode()) + vec16(identity.bundle.encode())
     return header + vec24(AESGCM(stretch(passphrase, salt, cost)).encrypt(nonce, write_private(identity), header))
 
@@ -138,17 +138,17 @@ class SealedIdentity:
     @classmethod
     def _read(cls, reader: Reader) -> SealedIdentity:
         reader.take(len(MAGIC))
-        if reader.u8() != _KDF_ARGON2ID:
+        if reader.u8() != KDF_ARGON2ID:
             raise Malformed("it names a key derivation that is not known")
         cost = read_cost(reader)
-        salt, nonce = reader.take(_SALT_SIZE), reader.take(_NONCE_SIZE)
+        salt, nonce = reader.take(SALT_SIZE), reader.take(NONCE_SIZE)
         user = reader.vec8().decode()
         if not is_username(user):
             raise Malformed("it names no user")
         bundle = IdentityBundle.parse_untrusted(reader.vec16())
         header = reader.consumed()
         sealed = reader.vec24()
-        if len(sealed) <= _TAG_SIZE:
+        if len(sealed) <= TAG_SIZE:
             raise Malformed("it holds no key")
         return cls(user, bundle, cost, salt, nonce, header, sealed)
 

@@ -7,13 +7,13 @@ The first key of a peer is pinned once the peer has proved to hold it. Another k
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from messageapp.errors import MessageAppError, ServerNotAuthenticated
+from messageapp.store.database import Database
 from messageapp.store.trust import (
     Pin,
     ServerPin,
@@ -52,16 +52,14 @@ def changed_digits(old_number: str, new_number: str) -> str:
 class Trust:
     """One account's pins. `wall_ms` gives the wall clock in milliseconds, for display only."""
 
-    def __init__(
-        self, database: sqlite3.Connection, user: str, own: IdentityBundle, wall_ms: Callable[[], int]
-    ) -> None:
+    def __init__(self, database: Database, user: str, own: IdentityBundle, wall_ms: Callable[[], int]) -> None:
         self._database = database
         self._user = user
         self._own = own
         self._wall_ms = wall_ms
 
     @property
-    def database(self) -> sqlite3.Connection:
+    def database(self) -> Database:
         """The account's, for what else it keeps."""
         return self._database
 

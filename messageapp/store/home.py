@@ -9,12 +9,16 @@ One home may hold a server and several users:
     ca/next/                        what a command is about to put in place, all at once
     server/server.pem  server.key   the server's certificate chain and key
     server/directory.db             the enrolled users and the key log
+    server/mail.db                  what waits for users who are away: prekeys, encrypted messages
     server/log.key                  the key that signs the checkpoints of the key log
     server/address                  HOST:PORT where it listens, which join codes say
     server.toml                     the server's settings (optional)
     identities/NAME.key             private identities, sealed with a passphrase
     identities/NAME.next            the next one of a user, while it is made known to the servers
-    accounts/NAME/trust.db          pins of peers and servers of one user, and their key logs
+    accounts/NAME/account.db        all that one user's client keeps, encrypted: messages, sessions, pins, key logs
+    accounts/NAME/account.key       its key, sealed with the passphrase of the identity
+    accounts/NAME/lock              held by the one client that uses the account
+    accounts/NAME/trust.db          what stood in the place of account.db before that, until it is moved in there
     accounts/NAME/evidence/         checkpoints with which a server was caught at a lie
     accounts/NAME/witness.key       the key of this account's witness (`messageapp log witness`)
 """
@@ -30,7 +34,16 @@ from pathlib import Path
 from messageapp.errors import UnusableSetup
 from messageapp_keys.names import check_username, fold
 
-__all__ = ["Home", "read_at_most", "read_public", "read_secret", "replace_file", "write_file", "write_outside"]
+__all__ = [
+    "Home",
+    "read_at_most",
+    "read_public",
+    "read_secret",
+    "replace_file",
+    "sync_folder",
+    "write_file",
+    "write_outside",
+]
 
 
 def _why(error: OSError) -> str:
@@ -66,7 +79,7 @@ def write_file(path: Path, data: bytes, *, replace: bool = False) -> None:
                 os.replace(temporary, path)
             else:
                 os.link(temporary, path)  # fails where `path` exists
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
     except FileExistsError:
@@ -79,7 +92,7 @@ def replace_file(path: Path, new: Path) -> None:
     """`new`, in the same folder, becomes `path`: at any moment that is the one or the other. `UnusableSetup`."""
     try:
         os.replace(new, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise UnusableSetup(f"cannot replace {path}: {_why(error)}") from None
 
@@ -105,7 +118,7 @@ def write_outside(path: Path, data: bytes) -> None:
         raise UnusableSetup(f"cannot write {path}: {_why(error)}") from None
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """A new name is on disk only when its folder is."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -179,6 +192,10 @@ class Home:
         return self.path / "server" / "directory.db"
 
     @property
+    def mail(self) -> Path:
+        return self.path / "server" / "mail.db"
+
+    @property
     def log_key(self) -> Path:
         return self.path / "server" / "log.key"
 
@@ -199,5 +216,15 @@ class Home:
     def identities(self) -> list[Path]:
         return sorted((self.path / "identities").glob("[!.]*.key"))
 
+    def account_folder(self, user: str) -> Path:
+        return self.path / "accounts" / fold(check_username(user))
+
+    def account(self, user: str) -> Path:
+        return self.account_folder(user) / "account.db"
+
+    def account_key(self, user: str) -> Path:
+        return self.account_folder(user) / "account.key"
+
     def trust(self, user: str) -> Path:
-        return self.path / "accounts" / fold(check_username(user)) / "trust.db"
+        """Where the account lay before it was encrypted."""
+        return self.account_folder(user) / "trust.db"

@@ -73,7 +73,7 @@ def changing_identity(home: Home, user: str) -> Iterator[None]:
 
     `UnusableSetup` where another process does. The lock goes with this one.
     """
-    folder = make_folder(home.trust(user).parent)
+    folder = make_folder(home.account_folder(user))
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         try:

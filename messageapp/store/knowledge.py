@@ -18,7 +18,7 @@ from messageapp_keys.identity import key_id_of
 from messageapp_keys.keylog import Leaf
 from messageapp_keys.names import fold
 
-__all__ = ["FILES", "IN_MEMORY", "NEVER", "NOBODYS", "TABLES", "Table", "rows_about"]
+__all__ = ["FILES", "IN_MEMORY", "MAIL_TABLES", "NEVER", "NOBODYS", "TABLES", "Table", "rows_about"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,48 @@ TABLES: Final = {
         {"owner": "who blocks", "blocked": "whom", "since_ms": "since when"},
     ),
 }
+MAIL_TABLES: Final = {
+    "devices": Table(
+        "which device receives the messages of the user",
+        "folded = :name",
+        {
+            "folded": "whose",
+            "device": "the random number of the device; zeros: none has uploaded prekeys yet",
+            "added_ms": "when the user was enrolled",
+            "next_seq": "how many messages came for the user since then, plus one",
+            "messages": "how many wait",
+            "bytes": "how long they are, all in all",
+        },
+    ),
+    "prekeys": Table(
+        "prekeys of the user: public keys with which others can begin to write",
+        "folded = :name",
+        {
+            "folded": "whose",
+            "device": "the random number of the device",
+            "id": "its number",
+            "kind": "1: given once; 2: the one that is given when no other is left",
+            "key_id": "the fingerprint of the key that signed it",
+            "expires_ms": "until when it counts",
+            "prekey": "the prekey",
+        },
+    ),
+    "mail": Table(
+        "encrypted messages that wait, to the user and from the user",
+        ":name IN (folded, lower(sender))",
+        {
+            "folded": "for whom",
+            "device": "the random number of the device that is to receive it",
+            "seq": "its number among those for that user",
+            "sender": "who sent it",
+            "id": "its random number, by the sender",
+            "time_ms": "when it came",
+            "size": "how long it was, where the receiver blocks the sender; else 0",
+            "blob": "the message, which only the receiver can open; empty: the receiver blocks the sender",
+        },
+    ),
+}
+"""Of mail.db; a message is in it until the receiver has it, for 30 days at most."""
 NOBODYS: Final = {
     "log_tiles": "hashes over the entries of all users, from which proofs are made",
     "cosignatures": "what witnesses have signed of the newest checkpoint",
@@ -99,6 +141,10 @@ FILES: Final = {
     "server/directory.db": "all that is above",
     "server/directory.db-wal": "changes of directory.db on their way into it",
     "server/directory.db-shm": "an index of these changes",
+    "server/mail.db": "what waits for users who are away",
+    "server/mail.db-wal": "changes of mail.db on their way into it",
+    "server/mail.db-shm": "an index of these changes",
+    "server/mail.before-*.db": "a copy of mail.db, with what it held, from before an upgrade",
     "server/directory.before-*.db": "a copy of directory.db, with what it held, from before an upgrade",
     "server.toml": "the settings",
 }
@@ -107,23 +153,29 @@ IN_MEMORY: Final = (
     "the network address, the random number of the device, the keys of the connection",
     "idle, ringing, calling or in a chat, and with whom",
     "messages that the peer has not taken yet: at most 1 MiB, encrypted between the two, padded",
+    "which of the messages that wait are on their way to the user's device",
     "how much was asked and how often called lately, which stays until others push it out or the server ends",
     "the address of a good login, for a day, and no name with it",
 )
 NEVER: Final = (
     "private keys, passphrases, keys of a chat, what is written in one",
-    "who has talked to whom, and when; when and from where somebody was logged in",
+    "who has talked to whom, and when, but for messages that wait; when and from where somebody was logged in",
     "whose key a user remembers or has verified, safety numbers, what was backed up",
 )
 
 
 def rows_about(database: sqlite3.Connection, table: str, name: str) -> Iterator[list[tuple[str, str, str]]]:
-    """The rows of one of `TABLES` that belong to `name`: (column, value, what it says). `sqlite3.Error`."""
-    columns = TABLES[table].columns
-    database.execute("CREATE TEMP TABLE IF NOT EXISTS keys_of_user (key_id BLOB)")
-    database.execute("DELETE FROM temp.keys_of_user")
-    database.executemany("INSERT INTO temp.keys_of_user VALUES (?)", [(key,) for key in _keys_of(database, name)])
-    asked = f"SELECT {', '.join(columns)} FROM {table} WHERE {TABLES[table].which}"  # noqa: S608 - words of ours
+    """The rows of a table that belong to `name`: (column, value, what it says). `sqlite3.Error`.
+
+    Of one of `TABLES` in the directory, or of `MAIL_TABLES` in mail.db.
+    """
+    row = TABLES.get(table) or MAIL_TABLES[table]
+    columns = row.columns
+    if table in TABLES:
+        database.execute("CREATE TEMP TABLE IF NOT EXISTS keys_of_user (key_id BLOB)")
+        database.execute("DELETE FROM temp.keys_of_user")
+        database.executemany("INSERT INTO temp.keys_of_user VALUES (?)", [(key,) for key in _keys_of(database, name)])
+    asked = f"SELECT {', '.join(columns)} FROM {table} WHERE {row.which}"  # noqa: S608 - words of ours
     for row in database.execute(asked, {"name": fold(name)}):
         yield [(column, _shown(column, value), columns[column]) for column, value in zip(columns, row, strict=True)]
 
@@ -160,7 +212,10 @@ _FORMS: Final[dict[str, Callable[[Any], str]]] = {
     "bundle": lambda value: f"{len(value)} bytes, {key_fingerprint(key_id_of(value))}",
     "key_id": key_fingerprint,
     "leaf": _leaf,
-    "id": lambda value: str(value.hex()),
+    "id": lambda value: str(value.hex() if isinstance(value, bytes) else value),
+    "device": lambda value: str(value.hex()),
+    "prekey": lambda value: f"{len(value)} bytes",
+    "blob": lambda value: f"{len(value)} bytes",
     "key": lambda value: f"{len(value)} bytes",  # who reads it could join
     "log": lambda value: value or "–",
 }

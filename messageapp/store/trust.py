@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ from messageapp_keys.codec import Malformed
 from messageapp_keys.identity import IdentityBundle
 from messageapp_keys.names import fold
 
-from .database import stored
+from .database import Database, stored, transaction
 
 __all__ = [
     "Pin",
@@ -56,16 +55,16 @@ class ServerPin:
 
 
 @stored("the pins")
-def device_id(database: sqlite3.Connection, fresh: bytes) -> bytes:
+def device_id(database: Database, fresh: bytes) -> bytes:
     """This account's device id; `fresh` becomes it the first time."""
-    with database:
+    with transaction(database):
         database.execute("INSERT INTO device SELECT ? WHERE NOT EXISTS (SELECT 1 FROM device)", (fresh,))
         (found,) = database.execute("SELECT id FROM device").fetchone()
     return bytes(found)
 
 
 @stored("the pins")
-def find_pin(database: sqlite3.Connection, peer: str, server: str) -> Pin | None:
+def find_pin(database: Database, peer: str, server: str) -> Pin | None:
     row = database.execute(
         "SELECT bundle, offered, verified, first_ms, how FROM pins WHERE peer = ? AND server = ?", (fold(peer), server)
     ).fetchone()
@@ -73,7 +72,7 @@ def find_pin(database: sqlite3.Connection, peer: str, server: str) -> Pin | None
 
 
 @stored("the pins")
-def find_pins(database: sqlite3.Connection, server: str) -> list[Pin]:
+def find_pins(database: Database, server: str) -> list[Pin]:
     """Every pin at this server; `peer` in lower case."""
     rows = database.execute(
         "SELECT peer, bundle, offered, verified, first_ms, how FROM pins WHERE server = ? ORDER BY peer", (server,)
@@ -98,7 +97,7 @@ def _pin(peer: str, server: str, row: tuple[Any, ...]) -> Pin:
 
 
 @stored("the pins")
-def save_pin(database: sqlite3.Connection, pin: Pin) -> None:
+def save_pin(database: Database, pin: Pin) -> None:
     database.execute(
         "INSERT OR REPLACE INTO pins (peer, server, bundle, offered, verified, first_ms, how)"
         " VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -115,7 +114,7 @@ def save_pin(database: sqlite3.Connection, pin: Pin) -> None:
 
 
 @stored("the pins")
-def mark_pin(database: sqlite3.Connection, peer: str, server: str, bundle: IdentityBundle, verified: bool) -> bool:
+def mark_pin(database: Database, peer: str, server: str, bundle: IdentityBundle, verified: bool) -> bool:
     """Set or take away the mark, in one step, if the pinned key is `bundle`; to set it, with no change pending.
 
     Whether there was such a pin.
@@ -129,14 +128,14 @@ def mark_pin(database: sqlite3.Connection, peer: str, server: str, bundle: Ident
 
 
 @stored("the pins")
-def verified_peers(database: sqlite3.Connection, server: str) -> dict[str, bytes]:
+def verified_peers(database: Database, server: str) -> dict[str, bytes]:
     """The encoded bundle of each verified peer, by the folded name."""
     rows = database.execute("SELECT peer, bundle FROM pins WHERE server = ? AND verified = 1", (server,))
     return {str(peer): bytes(bundle) for peer, bundle in rows}
 
 
 @stored("the pins")
-def find_server(database: sqlite3.Connection, name: str, port: int) -> ServerPin | None:
+def find_server(database: Database, name: str, port: int) -> ServerPin | None:
     row = database.execute(
         "SELECT name, port, spki_hash, canonical, ca_pem, first_ms, crl FROM servers WHERE name = ? AND port = ?",
         (name, port),
@@ -145,7 +144,7 @@ def find_server(database: sqlite3.Connection, name: str, port: int) -> ServerPin
 
 
 @stored("the pins")
-def known_servers(database: sqlite3.Connection) -> list[ServerPin]:
+def known_servers(database: Database) -> list[ServerPin]:
     """Every server that this account has logged in to, the oldest first."""
     rows = database.execute(
         "SELECT name, port, spki_hash, canonical, ca_pem, first_ms, crl FROM servers ORDER BY first_ms, name, port"
@@ -154,14 +153,14 @@ def known_servers(database: sqlite3.Connection) -> list[ServerPin]:
 
 
 @stored("the pins")
-def canonical_name(database: sqlite3.Connection, spki_hash: bytes) -> str | None:
+def canonical_name(database: Database, spki_hash: bytes) -> str | None:
     """What the server with this key called itself so far, under whatever address it was reached."""
     row = database.execute("SELECT canonical FROM servers WHERE spki_hash = ? LIMIT 1", (spki_hash,)).fetchone()
     return None if row is None else str(row[0])
 
 
 @stored("the pins")
-def save_server(database: sqlite3.Connection, pin: ServerPin) -> None:
+def save_server(database: Database, pin: ServerPin) -> None:
     database.execute(
         "INSERT OR REPLACE INTO servers (name, port, spki_hash, canonical, ca_pem, first_ms, crl)"
         " VALUES (?, ?, ?, ?, ?, ?, ?)",

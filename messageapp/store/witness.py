@@ -5,16 +5,14 @@ It is apart from what the account knows of the log: whatever a user accepts ther
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
 
 from messageapp.errors import UnusableSetup
 from messageapp_keys.codec import Malformed
 from messageapp_keys.notes import COSIGNER, LogKey
 
-from .database import stored
+from .database import Database, stored, transaction
 from .home import read_secret, write_file
-from .logs import transaction
 
 __all__ = ["find_cosigned", "open_witness_key", "save_cosigned"]
 
@@ -43,13 +41,13 @@ def open_witness_key(path: Path, name: str) -> tuple[str, LogKey]:
 
 
 @stored("what was cosigned")
-def find_cosigned(database: sqlite3.Connection, server: str) -> bytes:
+def find_cosigned(database: Database, server: str) -> bytes:
     """The note; empty before the first."""
     row = database.execute("SELECT note FROM cosigned WHERE server = ?", (server,)).fetchone()
     return b"" if row is None else bytes(row[0])
 
 
-def save_cosigned(database: sqlite3.Connection, server: str, before: bytes, note: bytes) -> bool:
+def save_cosigned(database: Database, server: str, before: bytes, note: bytes) -> bool:
     """On disk when this returns. False where it is no longer `before`: another process has cosigned meanwhile."""
     with transaction(database):
         if find_cosigned(database, server) != before:
