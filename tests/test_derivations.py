@@ -1,8 +1,9 @@
 """A known answer for every label: if one label, or what stands behind it, changes, an answer is wrong.
 
 The answers: the logins in keys/vectors/login.json, computed here again by the second implementation (tests/interop),
-a whole chat in tests/data/chat-vector.json, which the second implementation made (`vectors/make_chat.py`), and a
-key log of two leaves in tests/data/log-vector.json, made from the text of protocol §12 with hashlib and `openssl`.
+a whole chat in tests/data/chat-vector.json and a start towards somebody who is away in offline-vector.json, which the
+second implementation made (`vectors/make_chat.py`, `make_offline.py`), and a key log of two leaves in log-vector.json,
+made from the text of protocol §12 with hashlib and `openssl`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from interop.base import XL, H, Reader, Temporary, read_tlvs, u, vec
 from interop.peer import m3_keys, traffic
 from messageapp.e2ee.envelope import Envelope
 from messageapp.e2ee.exchange import Caller, ExchangeFailed, Parties, Receiver
+from messageapp.e2ee.offline import accept_untrusted, read_start_untrusted
 from messageapp.e2ee.ratchet import Binding, Ratchet, Undecryptable
 from messageapp.wire.joining import Invitation
 from messageapp.wire.messages import M3Proof
@@ -32,6 +34,7 @@ from messageapp_keys.kem import SWIFT
 from messageapp_keys.keylog import Leaf, change_body, explain, follows, log_key_body, log_origin
 from messageapp_keys.merkle import leaf_hash, node_hash
 from messageapp_keys.notes import Checkpoint, Note, VerifierKey, verify_untrusted
+from messageapp_keys.prekeys import Prekey, PrekeyRefused, PrivatePrekey
 from messageapp_keys.ratchetkeys import RatchetKeys
 from messageapp_keys.sas import commitment, seven_numbers
 from messageapp_keys.types import ExporterSecret, RootKey
@@ -45,8 +48,10 @@ CHAT: Final[dict[str, str]] = json.loads((Path(__file__).parent / "data" / "chat
 LABELS: Final = [name for name, value in vars(labels).items() if isinstance(value, bytes)]
 LOG: Final[dict[str, str]] = json.loads((Path(__file__).parent / "data" / "log-vector.json").read_text("utf-8"))
 JOIN: Final[dict[str, str]] = json.loads((Path(__file__).parent / "data" / "join-vector.json").read_text("utf-8"))
+OFFLINE: Final[dict[str, Any]] = json.loads((Path(__file__).parent / "data" / "offline-vector.json").read_text("utf-8"))
 BACKUP: Final[dict[str, str]] = json.loads((Path(__file__).parent / "data" / "backup-vector.json").read_text("utf-8"))
 CLASSIC_CASE, SWIFT_CASE = 0, 2
+_TEXTS: Final = {"note", "caller", "receiver", "server", "text"}
 
 
 def of(name: str) -> bytes:
@@ -110,6 +115,44 @@ def wrong_in_receiver() -> list[str]:
     except Undecryptable:
         return [*wrong, "messages"]
     return wrong if texts == [None, CHAT["text_1"]] else [*wrong, "texts"]
+
+
+def wrong_in_start() -> list[str]:
+    """A prekey, and the product as receiver of a start over it: every value up to the text of its message."""
+    value = {
+        name: bytes.fromhex(text) for name, text in OFFLINE.items() if isinstance(text, str) and name not in _TEXTS
+    }
+    caller, receiver = (IdentityBundle.parse_untrusted(value[f"{role}_bundle"]) for role in ("caller", "receiver"))
+    public = Prekey.parse_untrusted(value["prekey"])
+    try:
+        public.verify_untrusted(receiver, OFFLINE["receiver"], OFFLINE["expires_ms"] - 1)
+    except PrekeyRefused:
+        return ["prekey"]
+    halves = (value[f"{of}_{part}"] for of in ("temp", "ratchet") for part in ("x25519", "mlkem_seed"))
+    prekey = PrivatePrekey.decode(public, b"\1" + b"".join(halves))
+    start = read_start_untrusted(value["blob"])
+    parties = Parties(OFFLINE["server"], start.invite, OFFLINE["caller"], caller, OFFLINE["receiver"], receiver)
+    try:
+        accepted = accept_untrusted(start, parties, prekey, seeded())
+    except ExchangeFailed:
+        return ["start"]
+    secrets = accepted.secrets
+    found = {
+        "invite": start.invite,
+        "device": start.device,
+        "TH_C3": accepted.transcript,
+        "RK0": secrets.root.expose(),
+        "sid": secrets.chat_id,
+        "AD": secrets.associated_data,
+    }
+    wrong = [name for name, each in found.items() if each != value[name]]
+    binding = Binding(secrets.chat_id, secrets.associated_data, OFFLINE["receiver"], OFFLINE["caller"])
+    ratchet = Ratchet.for_receiver(secrets.root, accepted.own_ratchet, binding)
+    try:
+        text = Envelope.parse_untrusted(ratchet.decrypt_untrusted(start.message, 0.0).plaintext).text
+    except Undecryptable:
+        return [*wrong, "message"]
+    return wrong if (text, start.prekey_id) == (OFFLINE["text"], OFFLINE["prekey_id"]) else [*wrong, "text"]
 
 
 def wrong_in_log() -> list[str]:
@@ -177,6 +220,7 @@ def wrong_answers(login: int = SWIFT_CASE) -> list[str]:
         *failures,
         *wrong_in_caller(),
         *wrong_in_receiver(),
+        *wrong_in_start(),
         *wrong_in_live_check(),
         *wrong_in_log(),
         *wrong_in_join(),
@@ -201,7 +245,7 @@ def test_every_label_has_a_known_answer(name: str, monkeypatch: pytest.MonkeyPat
 
 
 def test_no_label_is_used_twice() -> None:
-    assert len(LABELS) == 41
+    assert len(LABELS) == 42
     assert len({getattr(labels, name) for name in LABELS}) == len(LABELS)
 
 

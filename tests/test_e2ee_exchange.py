@@ -1,10 +1,8 @@
 """The chat exchange C1–C4 with the server between the two as the attacker."""
 
-import hashlib
-import hmac
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -18,14 +16,13 @@ from messageapp.wire.login import LoginFailed
 from messageapp_keys import labels
 from messageapp_keys.codec import u8, u16, vec8, vec16, vec24
 from messageapp_keys.identity import PrivateIdentity, Signatures, write_signatures
-from messageapp_keys.kem import CLASSIC, HYBRID, SUITES, SWIFT, Suite, encapsulate_untrusted
+from messageapp_keys.kem import CLASSIC, HYBRID, SUITES, SWIFT, Suite
 from messageapp_keys.ratchetkeys import RatchetKeys
 from support.keys import OTHER_SERVER, SERVER, USER_KINDS, identity, temporary
-from support.pair import ChatPair, HandM3, LoginPair, digest, expand
+from support.pair import Change, ChatPair, HandC3, HandM3, LoginPair, digest, expand
 
 ALICE, BOB, MALLORY = (identity("ed25519", name) for name in ("alice", "bob", "mallory"))
 INVITE = bytes(range(16))
-Change = Callable[[bytes], bytes]
 
 
 def flip(position: int) -> Change:
@@ -75,35 +72,6 @@ def hand_c2(
     core += vec16(ratchet(RatchetKeys().public)) + vec16(b"")
     offer = digest(b"MessageApp v2 TH-C2", vec24(c1), vec24(signed(core)))
     return core + write_signatures(signatures(who.sign(label, offer)))
-
-
-@dataclass
-class HandC3:
-    c1: bytes
-    c2: bytes
-    who: PrivateIdentity = field(default_factory=lambda: ALICE)
-    label: bytes = labels.SIG_C3
-    caller_key: bytes = ALICE.key_id
-    receiver_key: bytes = BOB.key_id
-    encapsulated: Change = lambda raw: raw
-    sealed: Change = lambda raw: raw
-    plaintext: Change = lambda raw: raw
-    body: Change = lambda raw: raw
-    signatures: Callable[[Signatures], Signatures] = lambda made: made
-
-    def encode(self) -> bytes:
-        suite = SUITES[int.from_bytes(self.c2[32:34], "big")]
-        size = int.from_bytes(self.c2[34:36], "big")
-        raw, secret = encapsulate_untrusted(suite, self.c2[36 : 36 + size], os.urandom)
-        encapsulated = self.encapsulated(raw)
-        transcript = digest(b"MessageApp v2 TH-CE", vec24(self.c1), vec24(self.c2), vec16(encapsulated))
-        salt = hashlib.sha256(b"MessageApp v2 chat extract" + u16(suite.code)).digest()
-        self.prk = hmac.digest(salt, secret, "sha256")
-        body = self.body(transcript + self.caller_key + self.receiver_key)
-        proof = write_signatures(self.signatures(self.who.sign(self.label, body)))
-        key = expand(self.prk, b"c3 auth", transcript)
-        sealed = self.sealed(AESGCM(key).encrypt(bytes(12), self.plaintext(proof), transcript))
-        return vec16(encapsulated) + vec16(sealed)
 
 
 # What works -------------------------------------------------------------------------------------------------------

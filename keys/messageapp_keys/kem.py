@@ -24,12 +24,15 @@ __all__ = [
     "CLASSIC",
     "DEFAULT_SUITES",
     "HYBRID",
+    "PAIR_SIZE",
     "SUITES",
     "SWIFT",
     "Suite",
     "TemporaryKey",
     "encapsulate_untrusted",
+    "export_pair",
     "generate_rsa",
+    "import_pair",
     "prepare_rsa",
 ]
 
@@ -37,6 +40,8 @@ RSA_BITS: Final = 3072
 _RSA_CIPHERTEXT: Final = RSA_BITS // 8
 _NO_CIPHERTEXT: Final = bytes(_RSA_CIPHERTEXT - 1) + b"\2"
 _SECRET: Final = 32
+_X_SIZE: Final = 32
+PAIR_SIZE: Final = _X_SIZE + 64  # an exported X25519 key and ML-KEM seed
 _OAEP: Final = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), labels.OAEP_TEMP_PUB)
 
 
@@ -170,6 +175,21 @@ def load_mlkem_untrusted(raw: bytes) -> mlkem.MLKEM768PublicKey:
         raise Malformed("an ML-KEM-768 key is not valid") from None
 
 
+def export_pair(x: x25519.X25519PrivateKey, kem: mlkem.MLKEM768PrivateKey) -> bytes:
+    """[32] X25519 || [64] ML-KEM-768 seed (d || z of FIPS 203), for an encrypted file only."""
+    return bytes(x.private_bytes_raw()) + bytes(kem.private_bytes_raw())
+
+
+def import_pair(data: bytes) -> tuple[x25519.X25519PrivateKey, mlkem.MLKEM768PrivateKey]:
+    """The reverse of `export_pair`. `Malformed` for another length."""
+    if len(data) != PAIR_SIZE:
+        raise Malformed("a private key pair has not its length")
+    return (
+        x25519.X25519PrivateKey.from_private_bytes(data[:_X_SIZE]),
+        mlkem.MLKEM768PrivateKey.from_seed_bytes(data[_X_SIZE:]),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Suite:
     code: int
@@ -205,6 +225,17 @@ class TemporaryKey:
             suite,
             [rsa_key if rsa_key is not None and isinstance(c, _Rsa) else c.generate() for c in suite.components],
         )
+
+    @classmethod
+    def from_private_bytes(cls, data: bytes) -> TemporaryKey:
+        """A key of `SWIFT` out of what `private_bytes` gave. `Malformed` for another length."""
+        return cls(SWIFT, import_pair(data))
+
+    def private_bytes(self) -> bytes:
+        """[96] The private halves of a key of `SWIFT` that has not served yet, for an encrypted file only."""
+        if self.suite is not SWIFT or self._privates is None:
+            raise RuntimeError("only an unused temporary key of swift can be stored")
+        return export_pair(*self._privates)
 
     @property
     def fingerprint(self) -> bytes:

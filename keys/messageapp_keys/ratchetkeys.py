@@ -7,7 +7,7 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric import mlkem, x25519
 
 from . import labels
-from .kem import diffie_hellman_untrusted, load_mlkem_untrusted
+from .kem import diffie_hellman_untrusted, export_pair, import_pair, load_mlkem_untrusted
 from .primitives import expand, extract, hash_bytes, hmac_sha256
 from .types import ChainKey, MessageKey, RootKey
 
@@ -24,13 +24,26 @@ class RatchetKeys:
     __slots__ = ("_kem", "_x", "dh", "ek")
 
     def __init__(self) -> None:
-        self._x = x25519.X25519PrivateKey.generate()
-        self._kem = mlkem.MLKEM768PrivateKey.generate()
+        self._hold(x25519.X25519PrivateKey.generate(), mlkem.MLKEM768PrivateKey.generate())
+
+    @classmethod
+    def from_private_bytes(cls, data: bytes) -> RatchetKeys:
+        """Those that `private_bytes` gave. `Malformed` for another length."""
+        keys = cls.__new__(cls)
+        keys._hold(*import_pair(data))
+        return keys
+
+    def _hold(self, x: x25519.X25519PrivateKey, kem: mlkem.MLKEM768PrivateKey) -> None:
+        self._x, self._kem = x, kem
         self.dh = self._x.public_key().public_bytes_raw()
         self.ek = self._kem.public_key().public_bytes_raw()
 
     def __repr__(self) -> str:
         return "<RatchetKeys>"
+
+    def private_bytes(self) -> bytes:
+        """[96] X25519 || ML-KEM seed, for an encrypted file only."""
+        return export_pair(self._x, self._kem)
 
     @property
     def public(self) -> bytes:

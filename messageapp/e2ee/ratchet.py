@@ -28,7 +28,9 @@ from messageapp_keys.primitives import (
     same,
 )
 from messageapp_keys.ratchetkeys import CIPHERTEXT_SIZE, DH_SIZE, EK_SIZE, RatchetKeys, kdf_chain, kdf_root
-from messageapp_keys.types import ChainKey, MessageKey, RootKey, SessionKey
+from messageapp_keys.types import MessageKey, RootKey, SessionKey
+
+from .ratchet_state import MAX_SKIPPED_SESSION, Receiving, Sending, Skipped, Snapshot, State, decode_state, encode_state
 
 __all__ = [
     "MAX_SKIPPED_CHAIN",
@@ -37,16 +39,18 @@ __all__ = [
     "Binding",
     "Opened",
     "Ratchet",
+    "Snapshot",
     "Undecryptable",
+    "sid_of_untrusted",
 ]
 
 MAX_SKIPPED_CHAIN: Final = 1000  # bounds the keys that one forged-looking counter makes us derive
-MAX_SKIPPED_SESSION: Final = 2000  # bounds what we keep
 SKIPPED_SECONDS: Final = 14 * 86_400.0  # an old skipped key is a liability
 _VERSION: Final = 2
 _SALT: Final = 16
 _MAX_U32: Final = 0xFFFFFFFF
-_FORM: Final = struct.Struct(f">8sB{DH_SIZE}s{EK_SIZE}s{CIPHERTEXT_SIZE}s{COUNTER_SIZE}sI{_SALT}s")  # the header
+_SID: Final = 8
+_FORM: Final = struct.Struct(f">{_SID}sB{DH_SIZE}s{EK_SIZE}s{CIPHERTEXT_SIZE}s{COUNTER_SIZE}sI{_SALT}s")  # the header
 
 
 class Undecryptable(MessageAppError):
@@ -73,34 +77,6 @@ class _Header:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sending:
-    """Our half of the current turn."""
-
-    keys: RatchetKeys
-    ciphertext: bytes
-    chain: ChainKey
-    sent: int = 0  # Ns
-
-
-@dataclass(frozen=True, slots=True)
-class _Receiving:
-    """The peer's half of the current turn."""
-
-    dh: bytes
-    chain: ChainKey
-    received: int = 0  # Nr
-
-
-@dataclass(frozen=True, slots=True)
-class _State:
-    root: RootKey
-    own: RatchetKeys | None  # the receiver's keys of C2, until the first message came
-    sending: _Sending | None = None
-    receiving: _Receiving | None = None
-    previous: int = 0  # PN
-
-
-@dataclass(frozen=True, slots=True)
 class Binding:
     """What every message of one session is bound to."""
 
@@ -120,27 +96,51 @@ class Opened:
 class Ratchet:
     """One end-to-end session."""
 
-    def __init__(self, state: _State, binding: Binding) -> None:
+    def __init__(self, state: State, binding: Binding) -> None:
         self._state = state
+        self.binding = binding
         self._chat_id = binding.chat_id
         self._ad = binding.associated_data
         self._user = vec8(binding.user.encode())
         self._peer = vec8(binding.peer.encode())
-        self._skipped: dict[tuple[bytes, int], tuple[MessageKey, float]] = {}
+        self._skipped: Skipped = {}
 
     @classmethod
     def for_caller(cls, root: RootKey, peer_public: bytes, binding: Binding) -> Ratchet:
         """In the role of Alice: starts the first turn. `Malformed` where the peer's ratchet keys are not valid."""
-        state = _start_turn(_State(root, None), peer_public[:DH_SIZE], peer_public[DH_SIZE:])
+        state = _start_turn(State(root, None), peer_public[:DH_SIZE], peer_public[DH_SIZE:])
         return cls(state, binding)
 
     @classmethod
     def for_receiver(cls, root: RootKey, own: RatchetKeys, binding: Binding) -> Ratchet:
         """In the role of Bob: cannot send before the first message came."""
-        return cls(_State(root, own), binding)
+        return cls(State(root, own), binding)
 
     def __repr__(self) -> str:
         return f"<Ratchet {self._chat_id.hex()}>"
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(self._state, dict(self._skipped))
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Back to `snapshot`, as often as wanted."""
+        self._state, self._skipped = snapshot.state, dict(snapshot.skipped)
+
+    def encode(self) -> bytes:
+        """The whole state with its keys, for an encrypted file only; the binding is kept apart.
+
+        1.4 KB, and 76 bytes for each message that is missing. Of their keys the age is kept by the clock of `now`,
+        so that has to be the wall clock wherever a state outlives its process.
+        """
+        return encode_state(self._state, self._skipped)
+
+    @classmethod
+    def decode(cls, data: bytes, binding: Binding) -> Ratchet:
+        """The ratchet that `encode` gave. `Malformed` for anything else."""
+        state, skipped = decode_state(data)
+        ratchet = cls(state, binding)
+        ratchet._skipped = skipped
+        return ratchet
 
     @property
     def can_send(self) -> bool:
@@ -174,8 +174,8 @@ class Ratchet:
         )
         message = _seal(key, header, plaintext, self._user, self._ad)
         # Written out: `replace` would cost as much as the hashing.
-        sending = _Sending(sending.keys, sending.ciphertext, chain, sending.sent + 1)
-        self._state = _State(state.root, state.own, sending, state.receiving, state.previous)
+        sending = Sending(sending.keys, sending.ciphertext, chain, sending.sent + 1)
+        self._state = State(state.root, state.own, sending, state.receiving, state.previous)
         return message
 
     def decrypt_untrusted(self, message: bytes, now: float) -> Opened:
@@ -202,7 +202,7 @@ class Ratchet:
             return Opened(plaintext, 0, late=True)
 
         state, receiving = self._state, self._state.receiving
-        skipped: dict[tuple[bytes, int], tuple[MessageKey, float]] = {}
+        skipped: Skipped = {}
         new_turn = receiving is None or header.dh != receiving.dh
         if new_turn:
             if receiving is not None:
@@ -212,7 +212,7 @@ class Ratchet:
                 raise Malformed("no keys")
             root, chain = kdf_root(state.root, own.decapsulate_untrusted(header.dh, header.ciphertext), header.keys)
             state = replace(state, root=root)
-            receiving = _Receiving(header.dh, chain)
+            receiving = Receiving(header.dh, chain)
         assert receiving is not None  # noqa: S101 - for the type checker
         if header.counter < receiving.received:
             raise Malformed("already received")
@@ -220,8 +220,8 @@ class Ratchet:
         key, chain = kdf_chain(receiving.chain)
         plaintext = _open(key, header, encoded, sealed, self._peer, self._ad)
 
-        receiving = _Receiving(receiving.dh, chain, receiving.received + 1)
-        state = _State(state.root, state.own, state.sending, receiving, state.previous)
+        receiving = Receiving(receiving.dh, chain, receiving.received + 1)
+        state = State(state.root, state.own, state.sending, receiving, state.previous)
         if new_turn:
             state = _start_turn(state, header.dh, header.ek)
         self._state = state
@@ -233,9 +233,7 @@ class Ratchet:
         for place in [place for place, (_, since) in self._skipped.items() if now - since > SKIPPED_SECONDS]:
             del self._skipped[place]
 
-    def _skip(
-        self, receiving: _Receiving, until: int, into: dict[tuple[bytes, int], tuple[MessageKey, float]], now: float
-    ) -> _Receiving:
+    def _skip(self, receiving: Receiving, until: int, into: Skipped, now: float) -> Receiving:
         """Keep the keys of the messages before `until`; `Malformed` where that are more than allowed."""
         count = until - receiving.received
         if count <= 0:
@@ -252,13 +250,13 @@ class Ratchet:
         return replace(receiving, chain=chain, received=until)
 
 
-def _start_turn(state: _State, dh: bytes, ek: bytes) -> _State:
+def _start_turn(state: State, dh: bytes, ek: bytes) -> State:
     """New keys of ours towards the peer's (dh, ek)."""
     keys = RatchetKeys()
     ciphertext, secrets = keys.encapsulate_untrusted(dh, ek)
     root, chain = kdf_root(state.root, secrets, keys.public + ciphertext)
     previous = state.sending.sent if state.sending is not None else 0
-    return replace(state, root=root, own=None, sending=_Sending(keys, ciphertext, chain), previous=previous)
+    return replace(state, root=root, own=None, sending=Sending(keys, ciphertext, chain), previous=previous)
 
 
 def _cipher(key: MessageKey, header: _Header) -> RecordCipher:
@@ -274,6 +272,13 @@ def _seal(key: MessageKey, header: _Header, plaintext: bytes, sender: bytes, ass
 def _open(key: MessageKey, header: _Header, encoded: bytes, sealed: bytes, sender: bytes, associated: bytes) -> bytes:
     counter = counter_bytes(header.counter)
     return _cipher(key, header).open(counter, sealed, sender + counter + encoded + associated)
+
+
+def sid_of_untrusted(message: bytes) -> bytes:
+    """[8] The session that a ratchet message says it is of. `Malformed` for what is too short to be one."""
+    if len(message) < _FORM.size + TAG_SIZE:
+        raise Malformed("too short to be sealed")
+    return message[:_SID]
 
 
 def _parse_untrusted(message: bytes) -> tuple[_Header, bytes]:

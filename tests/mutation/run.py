@@ -25,7 +25,15 @@ KILLED = (1, 3, 36, 37, 24, -24, 152, 255, -9, -11)  # of mutmut: a test failed,
 ROOT = Path(__file__).resolve().parents[2]
 EQUIVALENT = ROOT / "tests" / "mutation" / "equivalent.toml"
 COPIED = ("messageapp", "cli", "keys", "tests", "docs")
-MODULES = ("wire/login", "wire/messages", "wire/records", "e2ee/exchange", "e2ee/ratchet")
+MODULES = (
+    "wire/login",
+    "wire/messages",
+    "wire/records",
+    "e2ee/exchange",
+    "e2ee/ratchet",
+    "e2ee/agreement",
+    "e2ee/offline",
+)
 TESTS = (
     "tests/test_wire_login.py",
     "tests/test_wire_messages.py",
@@ -35,6 +43,8 @@ TESTS = (
     "tests/test_derivations.py",
     "tests/test_e2ee_exchange.py",
     "tests/test_e2ee_ratchet.py",
+    "tests/test_e2ee_ratchet_state.py",
+    "tests/test_e2ee_offline.py",
     "tests/test_e2ee_session.py",
 )
 SETTINGS = f"""

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from messageapp.e2ee.agreement import C1
 from messageapp.e2ee.envelope import Envelope
-from messageapp.e2ee.exchange import _C1, _C2, ExchangeFailed
+from messageapp.e2ee.exchange import _C2, ExchangeFailed
 from messageapp.e2ee.ratchet import _Header, _parse_untrusted
 from messageapp.errors import RemoteProtocolError
 from messageapp.wire.commands import Call, Errors, ListEntry, Listing, PeerKey, make, parse_untrusted
@@ -55,7 +56,7 @@ headers = st.builds(
     _Header, exactly(8), exactly(32), exactly(1184), exactly(1088), st.integers(0, 2**32 - 1), u32s, exactly(16)
 )
 c1s = st.builds(
-    _C1,
+    C1,
     exactly(32),
     st.lists(u16s, max_size=20).map(tuple),
     exactly(16),
@@ -77,7 +78,7 @@ CODECS: dict[str, tuple[st.SearchStrategy[Any], Callable[[Any], bytes], Callable
     ),
     "ALERT": (st.builds(Alert, u8s, st.none() | u16s), Alert.encode, Alert.parse_untrusted),
     "M4": (welcomes, Welcome.encode, Welcome.parse_untrusted),
-    "C1": (c1s, _C1.encode, _C1.parse_untrusted),
+    "C1": (c1s, C1.encode, C1.parse_untrusted),
     "identity": (
         st.sampled_from(USER_KINDS).map(lambda kind: identity(kind).bundle),
         IdentityBundle.encode,

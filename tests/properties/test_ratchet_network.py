@@ -1,5 +1,7 @@
 """Two ratchets over a hostile network: it drops, delays, reorders, repeats, mixes and forges, and steals states.
 
+And over two disks: programs end in mid-conversation, or a step could not be stored and is taken back.
+
 Whatever it does: each message opens at most once and to what was sent; nothing that was not sent opens; what fails
 changes nothing; the gaps that are shown are the gaps there are; a stolen state is worth nothing after a round trip.
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import os
+from contextlib import suppress
 
 import pytest
 from hypothesis import settings
@@ -110,6 +113,29 @@ class Network(RuleBasedStateMachine):
     def forge(self, garbage: bytes, sealed: bytes, to: int) -> None:
         self._refused(self.ends[to], garbage)
         self._refused(self.ends[to], b"chat id.\x02" + os.urandom(32 + 1184 + 1088) + bytes(36) + sealed)
+
+    @rule(which=st.integers(0, 1))
+    def restart(self, which: int) -> None:
+        """From the bytes on the disk, which are all there is, and always the same."""
+        end = self.ends[which]
+        stored = end.encode()
+        self.ends[which] = Ratchet.decode(stored, end.binding)
+        assert self.ends[which].encode() == stored
+
+    @precondition(lambda self: self.sent)
+    @rule(data=st.data())
+    def a_step_that_is_not_stored(self, data: st.DataObject) -> None:
+        """As if it had not been: whatever it was may be done again."""
+        sender, text, message = self.sent[data.draw(st.integers(0, len(self.sent) - 1))]
+        end = self.ends[1 - sender]
+        before, stored = end.snapshot(), end.encode()
+        for _ in range(2):
+            with suppress(Undecryptable):
+                assert end.decrypt_untrusted(message, 0.0).plaintext == text
+            if end.can_send:
+                end.encrypt(b"never sent", os.urandom)
+            end.restore(before)
+            assert end.encode() == stored
 
     @precondition(lambda self: self.ends[1].can_send)
     @rule(victim=st.integers(0, 1))
