@@ -47,6 +47,18 @@ class Limits:
     klogs_per_minute: float = _limit(60, "1/min", "a long log is replayed at once; then there is little to ask")
     newks_per_hour: float = _limit(6, "1/h", "a key is changed once in years; each change stays in the log for ever")
     blocks_per_minute: float = _limit(30, "1/min", "each is written to the disk; nobody types faster")
+    preks_per_minute: float = _limit(30, "1/min", "an upload of 40 signatures is some ms of work; 100 prekeys need 3")
+    bndls_per_minute: float = _limit(30, "1/min", "each may use up a one-time prekey of somebody")
+    prekeys: int = _limit(100, "one-time prekeys", "so many conversations can begin while a user is away; 3 KB each")
+    mail_messages: int = _limit(10_000, "messages", "what may wait for one user")
+    mail_bytes: int = _limit(64 << 20, "bytes", "the same, on our disk")
+    mail_days: float = _limit(30, "days", "whoever is away for longer is told by nobody; senders see it")
+    mail_window: int = _limit(64, "messages", "on their way to one client, unacknowledged")
+    mail_window_bytes: int = _limit(512 << 10, "bytes", "the same: half of queue_bytes, so that a chat goes on beside")
+    mail_queue: int = _limit(256, "changes", "that wait for the disk, at most 128 KB each; a commit takes some ms")
+    disk_full_percent: float = _limit(
+        95, "%", "from here on nothing more is stored; logins and deletions need the rest"
+    )
     ring_seconds: float = _limit(60, "s", "as a telephone")
     ping_seconds: float = _limit(60, "s", "keeps address translations open")
     dead_seconds: float = _limit(150, "s", "two pings unanswered")

@@ -16,11 +16,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.x509.oid import NameOID
 
-from messageapp.client import client as client_module
 from messageapp.client import login as client_login
 from messageapp.client import session as client_session
-from messageapp.client.client import EVENTS, UNANSWERED_SECONDS
+from messageapp.client.calls import UNANSWERED_SECONDS
+from messageapp.client.client import EVENTS
 from messageapp.client.events import CallRefused, IncomingCall
+from messageapp.client.keying import KEYING_SECONDS
 from messageapp.errors import CannotConnect, UnusableSetup
 from messageapp.limits import Limits
 from messageapp.link import _LOGIN_READ, _SESSION_READ, Link
@@ -257,7 +258,7 @@ async def test_a_call_that_rang_for_55_seconds_was_not_answered(
                 call = parse_untrusted(Role.CLIENT, request)
                 await server.send(Kind.REPLY, request.id, "reqt", Call("bob", call.invite))
             await settle(alice)
-            alice._call_since = trio.current_time() - rang
+            alice._calls._since = trio.current_time() - rang
             await server.event("refu", Call("bob", call.invite))
             assert (await settle(alice))[0] == [CallRefused("bob", unanswered=unanswered)]
     assert UNANSWERED_SECONDS == 55
@@ -286,7 +287,7 @@ async def test_a_host_that_does_not_answer_is_given_up(
         with pytest.raises(CannotConnect, match="does not answer"):
             await client_login.dial("192.0.2.1", 8081)
         assert trio.current_time() - started == pytest.approx(client_login._CONNECT_SECONDS)
-    assert client_module.KEYING_SECONDS > client_login._CONNECT_SECONDS
+    assert KEYING_SECONDS > client_login._CONNECT_SECONDS
 
 
 # of the protocol --------------------------------------------------------------------------------------------------

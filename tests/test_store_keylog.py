@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from messageapp.errors import UnusableSetup
-from messageapp.store.database import open_database
+from messageapp.store.database import open_database, transaction
 from messageapp.store.keylog import LogStore
-from messageapp.store.logs import transaction
 from messageapp_keys.codec import Malformed
 from messageapp_keys.keylog import FLAG_RESET, Leaf
 from messageapp_keys.merkle import EMPTY_ROOT, leaf_hash, verify_consistency_untrusted, verify_inclusion_untrusted
@@ -152,9 +151,9 @@ def test_a_user_is_found_without_reading_the_whole_log(store: LogStore) -> None:
 
     taken = []
     for size in (20, 1100):
-        store.database.set_progress_handler(None, 1)
+        store.database.set_progress_handler(None, 1)  # type: ignore[attr-defined]
         filled(store, size)
-        store.database.set_progress_handler(count, 1)
+        store.database.set_progress_handler(count, 1)  # type: ignore[attr-defined]
         for read in (
             lambda: store.latest("u7"),
             lambda: store.of_user("u7"),

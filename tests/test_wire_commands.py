@@ -42,6 +42,18 @@ from messageapp.wire.keylog_forms import (
     NewKey,
     PeerProof,
 )
+from messageapp.wire.mail_forms import (
+    MAX_ACKNOWLEDGED,
+    MAX_BLOB,
+    Acknowledgement,
+    Delivery,
+    MailRequest,
+    PeerPrekey,
+    PrekeyRequest,
+    PrekeyState,
+    PrekeyUpload,
+    Stored,
+)
 from messageapp.wire.records import Kind, Record
 from messageapp.wire.states import Role
 from messageapp_keys.codec import Malformed, u8, u16, u32, u64, vec8, vec16, vec24
@@ -49,6 +61,7 @@ from messageapp_keys.codec import Malformed, u8, u16, u32, u64, vec8, vec16, vec
 INVITE = bytes(range(16))
 HASH, OTHER = bytes(range(32)), bytes(range(32, 64))
 HEAD = u8(1) + vec16(b"note") + HASH + u16(0x0807) + vec16(b"signature")
+PREKEY = vec8(b"Bob") + vec16(b"b") + vec24(b"p") + INVITE + vec16(b"k")
 C, S = Role.CLIENT, Role.SERVER
 REQUEST, REPLY, EVENT = Kind.REQUEST, Kind.REPLY, Kind.EVENT
 
@@ -124,6 +137,15 @@ ROWS: list[tuple[Role, Kind, str, Any, bytes]] = [
     (C, REQUEST, "blck", Block(BlockOp.UNBLOCK, "mallory"), u8(2) + vec8(b"mallory")),
     (C, REQUEST, "blck", Block(BlockOp.LIST), u8(3) + vec8(b"")),
     (S, REPLY, "blck", BlockList(("mallory", "Eve")), vec8(b"mallory") + vec8(b"Eve")),
+    (C, REQUEST, "prek", PrekeyUpload(b"prekeys"), b"prekeys"),
+    (S, REPLY, "prek", PrekeyState(7, 2**40, True, 86_400), u16(7) + u64(2**40) + u8(1) + u32(86_400)),
+    (S, EVENT, "prek", PrekeyState(0, 0, False, 1), u16(0) + u64(0) + u8(0) + u32(1)),
+    (C, REQUEST, "bndl", PrekeyRequest("bob"), vec8(b"bob")),
+    (S, REPLY, "bndl", PeerPrekey("Bob", b"b", b"p", INVITE, b"k"), PREKEY),
+    (C, REQUEST, "send", MailRequest("bob", INVITE, b"sealed"), vec8(b"bob") + INVITE + vec24(b"sealed")),
+    (S, REPLY, "ackd", Stored(INVITE, 2**63), INVITE + u64(2**63)),
+    (S, EVENT, "mail", Delivery("Al", 9, INVITE, b"sealed"), vec8(b"Al") + u64(9) + INVITE + vec24(b"sealed")),
+    (C, REQUEST, "ackm", Acknowledgement((3, 2**64 - 1)), u64(3) + u64(2**64 - 1)),
 ]
 each_row = pytest.mark.parametrize(
     ("role", "kind", "verb", "argument", "raw"), ROWS, ids=[f"{row[2]}-{row[0].value}-{row[1].name}" for row in ROWS]
@@ -152,7 +174,7 @@ def test_every_verb_has_four_letters_and_a_meaning() -> None:
 
 @pytest.mark.parametrize(
     ("role", "kind", "verb", "argument", "raw"),
-    [row for row in ROWS if not isinstance(row[3], Raw)],
+    [row for row in ROWS if not isinstance(row[3], Raw | PrekeyUpload)],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_an_argument_with_a_byte_too_many_or_too_few_is_refused(
@@ -236,6 +258,32 @@ def test_the_proof_in_pubk() -> None:
     for wrong in (raw[:-1], raw + b"\0", b"", raw[:13]):
         with pytest.raises(Malformed):
             PeerProof.parse_untrusted(wrong)
+
+
+def test_a_stored_message_has_a_byte_and_128_000_at_most() -> None:
+    head = vec8(b"bob") + INVITE
+    for size in (1, MAX_BLOB):
+        assert len(parse_untrusted(C, Record(REQUEST, 1, b"send", head + vec24(bytes(size)))).blob) == size
+    for size in (0, MAX_BLOB + 1):
+        with pytest.raises(BadArgument):
+            parse_untrusted(C, Record(REQUEST, 1, b"send", head + vec24(bytes(size))))
+        with pytest.raises(BadArgument):
+            parse_untrusted(S, Record(EVENT, 1, b"mail", vec8(b"bob") + u64(1) + INVITE + vec24(bytes(size))))
+    longest = make(REQUEST, 1, "send", MailRequest("u" * 32, INVITE, bytes(MAX_BLOB))).pack()
+    assert len(longest) < 131_072
+
+
+def test_1_024_messages_are_acknowledged_at_once_at_most() -> None:
+    most = Acknowledgement(tuple(range(MAX_ACKNOWLEDGED)))
+    assert parse_untrusted(C, make(REQUEST, 1, "ackm", most)) == most
+    for wrong in (Acknowledgement(()), Acknowledgement((*most.seqs, 7))):
+        with pytest.raises(BadArgument):
+            parse_untrusted(C, make(REQUEST, 1, "ackm", wrong))
+
+
+def test_whether_a_device_receives_is_yes_or_no() -> None:
+    with pytest.raises(BadArgument):
+        parse_untrusted(S, Record(REPLY, 1, b"prek", u16(7) + u64(1) + u8(2) + u32(1)))
 
 
 @pytest.mark.parametrize("role", list(Role))

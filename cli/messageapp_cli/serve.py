@@ -125,6 +125,7 @@ async def _serve(
     witnesses: list[str],
     pq: bool,
 ) -> None:
+    from contextlib import ExitStack, closing
     from datetime import UTC, datetime
 
     import trio
@@ -133,12 +134,15 @@ async def _serve(
     from messageapp.keypool import open_pool
     from messageapp.server.blocks import Blocks
     from messageapp.server.directory import SqliteDirectory, open_writer
+    from messageapp.server.disk import DiskWatch
     from messageapp.server.garbage import keep_collections_short
     from messageapp.server.invites import Invites
     from messageapp.server.keylog import open_log
+    from messageapp.server.mailbox import Mailbox
     from messageapp.server.serve import SERVER_SUITES, Server, open_listeners
     from messageapp.server.setup import OfferSource, prepare_server
     from messageapp.store.database import open_database
+    from messageapp.store.mailbox import open_mailbox
     from messageapp_keys.kem import CLASSIC
 
     from .main import complain
@@ -151,17 +155,28 @@ async def _serve(
         offer, told = prepare_server(home, names, datetime.now(UTC), post_quantum=pq)
         for line in told:
             complain(line)
-        database = open_database(home.directory, "server")
-        try:
+        with ExitStack() as files:
+            database = files.enter_context(closing(open_database(home.directory, "server")))
+            mail = files.enter_context(closing(open_mailbox(home.mail)))
+            directory, blocks = SqliteDirectory(database), Blocks(database, open_writer(home.directory))
+            key_log = open_log(home, database, offer, witnesses)
             async with open_pool(limits.rsa_pool) as pool:
                 server = Server(
                     offer=offer,
                     changed_offer=OfferSource(home, names, offer),
-                    directory=SqliteDirectory(database),
+                    directory=directory,
                     keys=pool,
-                    log=open_log(home, database, offer, witnesses),
+                    log=key_log,
                     invites=Invites(database, open_writer(home.directory)),
-                    blocks=Blocks(database, open_writer(home.directory)),
+                    blocks=blocks,
+                    mailbox=Mailbox(
+                        mail,
+                        directory=directory,
+                        limits=limits,
+                        blocks=blocks,
+                        proof_of=key_log.proof_of,
+                        disk_full=DiskWatch(home.path, limits.disk_full_percent),
+                    ),
                     limits=limits,
                     suites=[suite for suite in SERVER_SUITES if classic or suite is not CLASSIC],
                 )
@@ -178,8 +193,6 @@ async def _serve(
                             _invite_first_user(home, database, reached, listeners[0].socket.getsockname()[1])
                         except UnusableSetup as error:  # a full disk: those who are enrolled are served
                             complain(f"no join code: {error}")
-        finally:
-            database.close()
     finally:
         for listener in listeners:
             await trio.aclose_forcefully(listener)
@@ -187,15 +200,15 @@ async def _serve(
 
 def _invite_first_user(home: Any, database: Any, host: str, port: int) -> None:
     """Where nobody is enrolled, a join code for whoever comes first; those of earlier starts end."""
+    from messageapp.clock import wall_ms
     from messageapp.store.invites import drop_first_invites
     from messageapp.store.users import anybody_enrolled
 
-    from .directory import now_ms
     from .invite import LIFETIME_MS, make_code, write_address
 
     write_address(home, host, port)
     if anybody_enrolled(database):
-        drop_first_invites(database, now_ms())
+        drop_first_invites(database, wall_ms())
         return
     code = make_code(home, database, "", LIFETIME_MS, first=True)
     click.echo(f"join code for the first user: {code}\njoin with: messageapp join {code}")

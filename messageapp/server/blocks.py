@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import sqlite3
-import time
 from collections.abc import Callable
 
-from messageapp.errors import MessageAppError
+from messageapp.clock import wall_ms
 from messageapp.store.blocks import TooManyBlocks, add_block, blocked_by, blockers_of, is_blocked, remove_block
 from messageapp.store.users import NoSuchUser
 from messageapp.wire.commands import Block, BlockList, BlockOp, ErrorCode
 from messageapp_keys.names import fold
 
+from .denial import RequestDenied
 from .directory import Writer, reading
 
-__all__ = ["BlockRefused", "Blocks"]
-
-
-class BlockRefused(MessageAppError):
-    """a change of the own blocks that cannot be"""
-
-    def __init__(self, code: ErrorCode, text: str) -> None:
-        super().__init__(text)
-        self.code = code
+__all__ = ["Blocks"]
 
 
 class Blocks:
@@ -32,7 +24,7 @@ class Blocks:
         self,
         database: sqlite3.Connection,
         write: Writer,
-        wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        wall_ms: Callable[[], int] = wall_ms,
     ) -> None:
         self._database = database
         self._write = write
@@ -54,16 +46,16 @@ class Blocks:
             return BlockList(tuple(blocked_by(self._database, owner)))
 
     async def change(self, owner: str, request: Block) -> None:
-        """`BlockRefused` where it cannot be, `UnusableSetup`; then nothing has changed."""
+        """`RequestDenied` where it cannot be, `UnusableSetup`; then nothing has changed."""
         if fold(request.user) == fold(owner):
-            raise BlockRefused(ErrorCode.NOT_AVAILABLE, "nobody blocks oneself")
+            raise RequestDenied(ErrorCode.NOT_AVAILABLE, "nobody blocks oneself")
         now_ms = self._wall_ms()
         try:
             if request.op is BlockOp.BLOCK:
                 await self._write(lambda database: add_block(database, owner, request.user, now_ms))
             elif not await self._write(lambda database: remove_block(database, owner, request.user)):
-                raise BlockRefused(ErrorCode.NOT_AVAILABLE, f"{request.user} is not blocked")
+                raise RequestDenied(ErrorCode.NOT_AVAILABLE, f"{request.user} is not blocked")
         except NoSuchUser as error:
-            raise BlockRefused(ErrorCode.NOT_AVAILABLE, str(error)) from None
+            raise RequestDenied(ErrorCode.NOT_AVAILABLE, str(error)) from None
         except TooManyBlocks as error:
-            raise BlockRefused(ErrorCode.NOT_NOW, str(error)) from None
+            raise RequestDenied(ErrorCode.NOT_NOW, str(error)) from None

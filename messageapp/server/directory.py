@@ -12,7 +12,7 @@ import trio
 
 from messageapp.errors import MessageAppError, UnusableSetup
 from messageapp.store.database import open_database
-from messageapp.store.users import data_version, find_encoded
+from messageapp.store.users import Holder, data_version, find_encoded, find_holder
 from messageapp_keys.codec import Malformed
 from messageapp_keys.identity import IdentityBundle
 
@@ -45,6 +45,10 @@ class Directory(Protocol):
         """The bytes of that bundle, unread: cheaper, where they are only compared. Raises `DirectoryUnreadable`."""
         ...
 
+    def holder(self, name: str) -> Holder | None:
+        """Who has this name, in any spelling, and a key that counts. Raises `DirectoryUnreadable`."""
+        ...
+
     def changed(self) -> bool:
         """True where others have changed it since `acknowledge`. Raises `DirectoryUnreadable`."""
         ...
@@ -73,6 +77,10 @@ class SqliteDirectory:
             return find_encoded(self._database, name)
         except sqlite3.Error:
             raise DirectoryUnreadable from None
+
+    def holder(self, name: str) -> Holder | None:
+        with reading():
+            return find_holder(self._database, name)
 
     def changed(self) -> bool:
         try:

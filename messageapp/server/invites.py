@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-import time
 from collections.abc import Callable
 
+from messageapp.clock import wall_ms
 from messageapp.store.invites import find_invite_key, redeem_invite
 from messageapp_keys.identity import IdentityBundle
 from messageapp_keys.types import InviteKey
@@ -22,7 +22,7 @@ class Invites:
         self,
         database: sqlite3.Connection,
         write: Writer,
-        wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        wall_ms: Callable[[], int] = wall_ms,
     ) -> None:
         self._database = database
         self._write = write

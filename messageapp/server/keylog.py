@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from messageapp.errors import MessageAppError, UnusableSetup
+from messageapp.clock import wall_ms
+from messageapp.errors import UnusableSetup
 from messageapp.store.home import Home, read_secret, write_file
 from messageapp.store.keylog import LogStore
 from messageapp.store.users import ChangeRefused, adopt, change_key, find_bundle, writing_users
@@ -49,9 +49,10 @@ from messageapp_keys.notes import (
 )
 from messageapp_keys.signing import sign
 
+from .denial import RequestDenied
 from .directory import DirectoryUnreadable, Writer, open_writer, reading
 
-__all__ = ["MAX_WITNESSES", "LogRefused", "ServerLog", "open_log"]
+__all__ = ["MAX_WITNESSES", "ServerLog", "open_log"]
 
 MAX_WITNESSES: Final = 16
 """Whose cosignatures the server takes: each adds a line to every checkpoint."""
@@ -60,18 +61,6 @@ MAX_WITNESS_NAME: Final = 64
 MAX_RANGE: Final = 2_048
 """Leaves that are read for one reply: the shortest have 59 bytes, so that more would not fit."""
 _log = logging.getLogger("messageapp.server")
-
-
-class LogRefused(MessageAppError):
-    """a request about the key log cannot be granted"""
-
-    def __init__(self, code: ErrorCode, text: str) -> None:
-        super().__init__(text)
-        self.code = code
-
-
-def _wall_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def open_log(home: Home, database: sqlite3.Connection, offer: ServerOffer, witnesses: Sequence[str] = ()) -> ServerLog:
@@ -86,7 +75,7 @@ def open_log(home: Home, database: sqlite3.Connection, offer: ServerOffer, witne
         key = LogKey.from_pem(read_secret(home.log_key))
     except Malformed as error:
         raise UnusableSetup(f"{home.log_key}: {error}") from None
-    adopt(database, _wall_ms())
+    adopt(database, wall_ms())
     return ServerLog(database, open_writer(home.directory), key, offer, trusted)
 
 
@@ -118,7 +107,7 @@ class ServerLog:
         key: LogKey,
         offer: ServerOffer,
         witnesses: Sequence[VerifierKey] = (),
-        wall_ms: Callable[[], int] = _wall_ms,
+        wall_ms: Callable[[], int] = wall_ms,
     ) -> None:
         """`offer` gives the canonical name."""
         self.server = offer.names[0]
@@ -149,10 +138,10 @@ class ServerLog:
     def head(self, offer: ServerOffer | None = None) -> LogHead:
         """The note, and the log's key bound to the certificate of `offer` (of the present one without).
 
-        `LogRefused` while the log is empty, `DirectoryUnreadable`.
+        `RequestDenied` while the log is empty, `DirectoryUnreadable`.
         """
         if not (note := self.note()):
-            raise LogRefused(ErrorCode.NOT_AVAILABLE, "the key log is empty")
+            raise RequestDenied(ErrorCode.NOT_AVAILABLE, "the key log is empty")
         offer = offer or self._offer
         if (signature := self._bindings.get(offer.leaf_spki_hash)) is None:
             body = log_key_body(self.server, self._key.public)
@@ -188,7 +177,7 @@ class ServerLog:
     # what clients ask -------------------------------------------------------------------------------------------------
 
     def answer(self, request: LogRequest, offer: ServerOffer | None) -> LogReply:
-        """The reply to all operations but `COSIGN`. `LogRefused`, `DirectoryUnreadable`."""
+        """The reply to all operations but `COSIGN`. `RequestDenied`, `DirectoryUnreadable`."""
         if request.op is LogOp.HEAD:
             return self.head(offer)
         with reading():
@@ -197,7 +186,7 @@ class ServerLog:
     def _range(self, request: LogRequest) -> LogReply:
         start, stop = request.first, request.second
         if start >= stop:
-            raise LogRefused(ErrorCode.MALFORMED, "malformed argument")
+            raise RequestDenied(ErrorCode.MALFORMED, "malformed argument")
         self._within(stop)
         taken: list[bytes] = []
         room = MAX_LOG_BYTES
@@ -211,7 +200,7 @@ class ServerLog:
     def _inclusion(self, request: LogRequest) -> LogReply:
         index, size = request.first, request.second
         if index >= size:
-            raise LogRefused(ErrorCode.MALFORMED, "malformed argument")
+            raise RequestDenied(ErrorCode.MALFORMED, "malformed argument")
         self._within(size)
         leaf = self._store.encoded(index)
         return LogInclusion(leaf, tuple(self._store.inclusion(index, size)))
@@ -219,14 +208,14 @@ class ServerLog:
     def _consistency(self, request: LogRequest) -> LogReply:
         old, new = request.first, request.second
         if not 0 < old <= new:
-            raise LogRefused(ErrorCode.MALFORMED, "malformed argument")
+            raise RequestDenied(ErrorCode.MALFORMED, "malformed argument")
         self._within(new)
         return LogConsistency(tuple(self._store.consistency(old, new)))
 
     def _bundle(self, request: LogRequest) -> LogReply:
         bundle = find_bundle(self._database, request.data)
         if bundle is None:
-            raise LogRefused(ErrorCode.NOT_AVAILABLE, "not available")
+            raise RequestDenied(ErrorCode.NOT_AVAILABLE, "not available")
         return LogBundle(bundle)
 
     def _user(self, request: LogRequest) -> LogReply:
@@ -245,12 +234,12 @@ class ServerLog:
 
     def _within(self, size: int) -> None:
         if size > self._store.size:
-            raise LogRefused(ErrorCode.MALFORMED, "the key log has no such leaf")
+            raise RequestDenied(ErrorCode.MALFORMED, "the key log has no such leaf")
 
     # what clients change ----------------------------------------------------------------------------------------------
 
     async def change_key(self, user: str, old_key_id: bytes, new: NewKey) -> None:
-        """newk. `LogRefused` where anything is wrong with it, `UnusableSetup`; then nothing has changed."""
+        """newk. `RequestDenied` where anything is wrong with it, `UnusableSetup`; then nothing has changed."""
 
         def act(database: sqlite3.Connection) -> None:
             try:
@@ -258,12 +247,12 @@ class ServerLog:
                 change, possession = _signatures_untrusted(new.change), _signatures_untrusted(new.possession)
                 change_key(database, self.server, user, old_key_id, bundle, change, possession, self._wall_ms())
             except (Malformed, ChangeRefused):
-                raise LogRefused(ErrorCode.MALFORMED, "the key cannot be changed like this") from None
+                raise RequestDenied(ErrorCode.MALFORMED, "the key cannot be changed like this") from None
 
         await self._write(act)
 
     async def cosign(self, line: bytes) -> None:
-        """A witness's line for the present checkpoint. `LogRefused`, `UnusableSetup`."""
+        """A witness's line for the present checkpoint. `RequestDenied`, `UnusableSetup`."""
         with reading():
             size = self._store.size
             entry = self._cosignature_untrusted(line, size)
@@ -279,15 +268,16 @@ class ServerLog:
         await self._write(act)
 
     def _cosignature_untrusted(self, line: bytes, size: int) -> NoteSignature:
-        """`LogRefused` unless it is of a witness of ours, for the checkpoint of this size."""
+        """`RequestDenied` unless it is of a witness of ours, for the checkpoint of this size."""
         try:
             entry = NoteSignature.parse_untrusted(line.decode())
         except (UnicodeDecodeError, Malformed):
-            raise LogRefused(ErrorCode.MALFORMED, "malformed argument") from None
+            raise RequestDenied(ErrorCode.MALFORMED, "malformed argument") from None
         witness = self._witnesses.get(entry.name)
         note = None if witness is None or not size else self._checkpoint(size).adding([entry])
         if witness is None or note is None or verify_cosignature_untrusted(note, witness) is None:
-            raise LogRefused(ErrorCode.NOT_AVAILABLE, "no cosignature of the present checkpoint by a witness of ours")
+            text = "no cosignature of the present checkpoint by a witness of ours"
+            raise RequestDenied(ErrorCode.NOT_AVAILABLE, text)
         return entry
 
 

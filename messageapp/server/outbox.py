@@ -74,6 +74,13 @@ class Outbox:
         self._pass_on((packed,))
         return True
 
+    def offer(self, packed: Packed) -> bool:
+        """What can wait elsewhere. False where the queue is full; it cannot take the places that `put` has on top."""
+        if not self._fitting((packed,)):
+            return False
+        self._pass_on((packed,))
+        return True
+
     def relay(self, records: Sequence[Packed]) -> int:
         """Requests `frwd` of the peer of the chat. How many were taken; the others found the queue full.
 

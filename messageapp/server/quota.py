@@ -50,6 +50,20 @@ def address_group(address: str) -> str:
     return str(parsed)
 
 
+class _Rate:
+    """How fast each user, or each address, may do one thing."""
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._rate, self._burst = rate, burst
+        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
+
+    def __call__(self, who: str, now: float) -> bool:
+        """Whether `who` may at this moment; then it counts."""
+        bucket = self._buckets.get(who) or TokenBucket(self._rate, self._burst, now)
+        _remember(self._buckets, who, bucket)
+        return bucket.take(now)
+
+
 class AddressQuota:
     """Who may begin a handshake. `begin` and `end` come in pairs where `begin` said yes."""
 
@@ -57,7 +71,7 @@ class AddressQuota:
         self._limits = limits
         self._under_way: Counter[str] = Counter()
         self._total = 0
-        self._rates: OrderedDict[str, TokenBucket] = OrderedDict()
+        self._rate = _Rate(limits.connections_per_second, limits.connections_burst)
         self._good: OrderedDict[str, float] = OrderedDict()
 
     @property
@@ -66,13 +80,9 @@ class AddressQuota:
 
     def begin(self, address: str, now: float) -> bool:
         limits, group = self._limits, address_group(address)
-        bucket = self._rates.get(group)
-        if bucket is None:
-            bucket = TokenBucket(limits.connections_per_second, limits.connections_burst, now)
-        _remember(self._rates, group, bucket)
         crowded = self._total >= limits.handshakes_crowded and not self._lately_good(group, now)
         if (
-            not bucket.take(now)
+            not self._rate(group, now)
             or crowded
             or self._total >= limits.handshakes
             or self._under_way[group] >= limits.handshakes_per_address
@@ -100,38 +110,16 @@ class UserRates:
     """How fast a user may ask and call, over all sessions and logins: logging in again buys nothing."""
 
     def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._commands: OrderedDict[str, TokenBucket] = OrderedDict()
-        self._chats: OrderedDict[str, TokenBucket] = OrderedDict()
-        self._klogs: OrderedDict[str, TokenBucket] = OrderedDict()
-        self._newks: OrderedDict[str, TokenBucket] = OrderedDict()
-        self._blocks: OrderedDict[str, TokenBucket] = OrderedDict()
+        def each(seconds: float, count: float) -> _Rate:
+            return _Rate(count / seconds, max(1, count))
 
-    def command(self, user: str, now: float) -> bool:
-        limits = self._limits
-        return self._take(self._commands, user, limits.commands_per_second, limits.commands_burst, now)
-
-    def chat(self, user: str, now: float) -> bool:
-        per_minute = self._limits.chats_per_minute
-        return self._take(self._chats, user, per_minute / 60, max(1, per_minute), now)
-
-    def klog(self, user: str, now: float) -> bool:
-        per_minute = self._limits.klogs_per_minute
-        return self._take(self._klogs, user, per_minute / 60, max(1, per_minute), now)
-
-    def newk(self, user: str, now: float) -> bool:
-        per_hour = self._limits.newks_per_hour
-        return self._take(self._newks, user, per_hour / 3600, max(1, per_hour), now)
-
-    def block(self, user: str, now: float) -> bool:
-        per_minute = self._limits.blocks_per_minute
-        return self._take(self._blocks, user, per_minute / 60, max(1, per_minute), now)
-
-    @staticmethod
-    def _take(table: OrderedDict[str, TokenBucket], user: str, rate: float, burst: float, now: float) -> bool:
-        bucket = table.get(user) or TokenBucket(rate, burst, now)
-        _remember(table, user, bucket)
-        return bucket.take(now)
+        self.command = _Rate(limits.commands_per_second, limits.commands_burst)
+        self.chat = each(60, limits.chats_per_minute)
+        self.klog = each(60, limits.klogs_per_minute)
+        self.newk = each(3600, limits.newks_per_hour)
+        self.block = each(60, limits.blocks_per_minute)
+        self.prek = each(60, limits.preks_per_minute)
+        self.bndl = each(60, limits.bndls_per_minute)
 
 
 def _remember(table: OrderedDict[str, T], key: str, value: T) -> None:

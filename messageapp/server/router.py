@@ -27,7 +27,6 @@ from messageapp.wire.commands import (
     Call,
     Echo,
     ErrorCode,
-    Errors,
     Invite,
     Raw,
     UnknownVerb,
@@ -38,9 +37,11 @@ from messageapp.wire.records import Kind, Packed, Record, is_relayed
 from messageapp.wire.states import Role
 from messageapp_keys.identity import key_id_of
 
-from .blocks import BlockRefused, Blocks
+from .blocks import Blocks
+from .denial import RequestDenied, denials_as_replies, deny
 from .directory import Directory, DirectoryUnreadable
-from .keylog import LogRefused, ServerLog
+from .keylog import ServerLog
+from .mailbox import Mailbox
 from .presence import Message, Presence, no_proof
 from .quota import UserRates
 from .session import Session
@@ -50,7 +51,7 @@ __all__ = ["Router"]
 _T = TypeVar("_T")
 _log = logging.getLogger("messageapp.server")
 _trace = logging.getLogger("messageapp.server.trace")
-_FREE: Final = frozenset((b"frwd", b"ping", b"pong", b"exit", b"exch", b"cach", b"refu"))
+_FREE: Final = frozenset((b"frwd", b"ping", b"pong", b"exit", b"exch", b"cach", b"refu", b"ackm"))
 """Verbs that do not count against the rate of commands (protocol §7): relaying, and what only ends something."""
 _WRITES: Final = 64
 """Changes of the directory that wait their turn: a commit takes some ms, and each user has few changes an hour."""
@@ -70,9 +71,15 @@ class Router:
     """Sessions, presence and the rows of what each verb does."""
 
     def __init__(
-        self, directory: Directory, limits: Limits, log: ServerLog | None = None, blocks: Blocks | None = None
+        self,
+        directory: Directory,
+        limits: Limits,
+        log: ServerLog | None = None,
+        blocks: Blocks | None = None,
+        mailbox: Mailbox | None = None,
     ) -> None:
         self._directory = directory
+        self._mailbox = mailbox
         proof_of = no_proof if log is None else log.proof_of
         self._presence: Presence[Session] = Presence(limits.ring_seconds, proof_of=proof_of, blocks=blocks)
         self._put_off, self._to_write = trio.open_memory_channel[_Change](_WRITES)
@@ -88,15 +95,17 @@ class Router:
             b"refu": lambda session, id, call: self._deliver(id, self._presence.refuse(session, _as(call, Call))),
             b"cach": lambda session, id, call: self._deliver(id, self._presence.cancel(session, _as(call, Invite))),
             b"exch": lambda session, id, _: self._deliver(id, self._presence.leave_chat(session)),
-            b"list": self._list,
+            b"list": lambda session, id, _: session.tell(Kind.REPLY, id, "list", self._presence.listing(session.user)),
             b"help": lambda session, id, _: session.tell(Kind.REPLY, id, "help", Raw(self._help)),
             b"ping": lambda session, id, echo: session.tell(Kind.REPLY, id, "pong", _as(echo, Echo)),
-            b"exit": self._exit,
+            b"exit": lambda session, id, _: session.end(ByeReason.EXIT, reply_to=id),
         }
         if log is not None:
             self._handlers |= {b"klog": partial(self._ask_log, log), b"newk": partial(self._new_key, log)}
         if blocks is not None:
             self._handlers[b"blck"] = partial(self._block, blocks)
+        if mailbox is not None:
+            self._handlers |= mailbox.handlers
         served = {*self._handlers, b"frwd"}
         requests = {verb: row for verb, row in VERBS.items() if (Role.CLIENT, Kind.REQUEST) in row.forms}
         self._unserved = requests.keys() - served
@@ -131,9 +140,13 @@ class Router:
                 same_device = others = []
             for other in same_device + others[: max(0, len(others) - self._sessions_per_user + 1)]:
                 other.end(ByeReason.REPLACED)
+        if self._mailbox is not None:
+            self._mailbox.join(session)
         return len(self._presence.join(session, key_id, bundle).sessions) - 1
 
     def leave(self, session: Session) -> None:
+        if self._mailbox is not None:
+            self._mailbox.leave(session)
         messages = self._presence.leave(session)
         if not self.quiet:
             self._deliver(0, messages)
@@ -177,72 +190,56 @@ class Router:
                     _trace.info("frwd #%d->#%d %d bytes", session.number, peer.number, len(packed))
             taken, code, why = peer.outbox.relay(records), ErrorCode.QUEUE_FULL, "the peer's queue is full"
         for packed in records[taken:]:
-            self._refuse(session, Record.unpack(packed).id, code, why)
+            self._turn_down(session, Record.unpack(packed), RequestDenied(code, why))
+
+    def _turn_down(self, session: Session, record: Record, denied: RequestDenied) -> None:
+        """Of `_forward`. By itself, so that a simulated relay can be told what is not passed on."""
+        deny(session, record.id, denied)
 
     def _obey(self, session: Session, record: Record) -> None:
         if _trace.isEnabledFor(logging.INFO):
             _trace.info("%s #%d %d bytes", _printable(record.verb), session.number, len(record.argument))
-        if record.verb not in _FREE and not self._rates.command(session.user, trio.current_time()):
-            self._refuse(session, record.id, ErrorCode.RATE, "too many commands; wait a little")
-            return
+        with denials_as_replies(session, record.id):
+            if record.verb not in _FREE and not self._rates.command(session.user, trio.current_time()):
+                raise RequestDenied(ErrorCode.RATE, "too many commands; wait a little")
+            argument = self._argument_of(record)
+            if record.kind is Kind.REQUEST:  # a pong needs nothing: hearing it was the point
+                self._handlers[record.verb](session, record.id, argument)
+
+    def _argument_of(self, record: Record) -> object:
+        """`RequestDenied`, or `RemoteProtocolError` for a reply that is none."""
         try:
             if record.verb in self._unserved and record.kind is Kind.REQUEST:
                 raise UnknownVerb
-            argument = parse_untrusted(Role.CLIENT, record)
+            return parse_untrusted(Role.CLIENT, record)
         except UnknownVerb:
-            self._refuse(session, record.id, ErrorCode.UNKNOWN_VERB, "unknown verb")
+            raise RequestDenied(ErrorCode.UNKNOWN_VERB, "unknown verb") from None
         except BadArgument:
             if record.kind is not Kind.REQUEST:
                 raise RemoteProtocolError("a reply has not the form of one") from None
-            self._refuse(session, record.id, ErrorCode.MALFORMED, "malformed argument")
-        else:
-            if record.kind is Kind.REQUEST:  # a pong needs nothing: hearing it was the point
-                self._handlers[record.verb](session, record.id, argument)
+            raise RequestDenied(ErrorCode.MALFORMED, "malformed argument") from None
 
     def _chat(self, session: Session, identifier: int, call: object) -> None:
         now = trio.current_time()
         if not self._rates.chat(session.user, now):
-            self._refuse(session, identifier, ErrorCode.RATE, "too many calls; wait a little")
-            return
-        try:
-            messages = self._presence.chat(session, _as(call, Call), now)
-        except DirectoryUnreadable as error:
-            self._refuse(session, identifier, ErrorCode.STORAGE, str(error))
-        else:
-            self._deliver(identifier, messages)
-
-    def _list(self, session: Session, identifier: int, _: object) -> None:
-        try:
-            listing = self._presence.listing(session.user)
-        except DirectoryUnreadable as error:
-            self._refuse(session, identifier, ErrorCode.STORAGE, str(error))
-        else:
-            session.tell(Kind.REPLY, identifier, "list", listing)
-
-    def _exit(self, session: Session, identifier: int, _: object) -> None:
-        session.end(ByeReason.EXIT, reply_to=identifier)
+            raise RequestDenied(ErrorCode.RATE, "too many calls; wait a little")
+        self._deliver(identifier, self._presence.chat(session, _as(call, Call), now))
 
     # the key log ------------------------------------------------------------------------------------------------------
 
     def _ask_log(self, log: ServerLog, session: Session, identifier: int, argument: object) -> None:
         request = _as(argument, LogRequest)
         if not self._rates.klog(session.user, trio.current_time()):
-            self._refuse(session, identifier, ErrorCode.RATE, "too many questions about the key log; wait a little")
-        elif request.op is LogOp.COSIGN:
+            raise RequestDenied(ErrorCode.RATE, "too many questions about the key log; wait a little")
+        if request.op is LogOp.COSIGN:
             self._later(_Change(session, identifier, partial(log.cosign, request.data), lambda: None))
         else:
-            try:
-                session.tell(Kind.REPLY, identifier, "klog", log.answer(request, session.offer))
-            except LogRefused as refused:
-                self._refuse(session, identifier, refused.code, str(refused))
-            except DirectoryUnreadable as error:
-                self._refuse(session, identifier, ErrorCode.STORAGE, str(error))
+            session.tell(Kind.REPLY, identifier, "klog", log.answer(request, session.offer))
 
     def _new_key(self, log: ServerLog, session: Session, identifier: int, argument: object) -> None:
         entry = self._presence.find(session.user)
         if entry is None or not self._rates.newk(session.user, trio.current_time()):
-            self._refuse(session, identifier, ErrorCode.RATE, "too many changes of the key; wait an hour")
-            return
+            raise RequestDenied(ErrorCode.RATE, "too many changes of the key; wait an hour")
         old = entry.key_id
 
         def end_old_sessions() -> None:
@@ -257,18 +254,17 @@ class Router:
     def _block(self, blocks: Blocks, session: Session, identifier: int, argument: object) -> None:
         request = _as(argument, Block)
         if request.op is BlockOp.LIST:
-            try:
-                session.tell(Kind.REPLY, identifier, "blck", blocks.listing(session.user))
-            except DirectoryUnreadable as error:
-                self._refuse(session, identifier, ErrorCode.STORAGE, str(error))
+            session.tell(Kind.REPLY, identifier, "blck", blocks.listing(session.user))
             return
         if not self._rates.block(session.user, trio.current_time()):
-            self._refuse(session, identifier, ErrorCode.RATE, "too many changes of the blocks; wait a little")
-            return
+            raise RequestDenied(ErrorCode.RATE, "too many changes of the blocks; wait a little")
 
         def end_calls() -> None:
             if request.op is BlockOp.BLOCK:
                 self._deliver(0, self._presence.block(session.user, request.user))
+            if self._mailbox is not None:
+                tidy = self._mailbox.block if request.op is BlockOp.BLOCK else self._mailbox.unblock
+                tidy(session.user, request.user)
 
         self._later(_Change(session, identifier, partial(blocks.change, session.user, request), end_calls))
 
@@ -277,7 +273,7 @@ class Router:
         try:
             self._put_off.send_nowait(change)
         except trio.WouldBlock:
-            self._refuse(change.session, change.identifier, ErrorCode.RATE, "too many changes at once; try again")
+            raise RequestDenied(ErrorCode.RATE, "too many changes at once; try again") from None
 
     async def write(self) -> None:
         """What `_later` was given, one after the other. A task of the server's."""
@@ -286,20 +282,18 @@ class Router:
             self._changing = session
             try:
                 await change.act()
-            except (LogRefused, BlockRefused) as refused:
-                self._refuse(session, identifier, refused.code, str(refused))
+            except RequestDenied as denied:
+                deny(session, identifier, denied)
             except (UnusableSetup, DirectoryUnreadable) as error:
                 _log.warning("%s", error)
-                self._refuse(session, identifier, ErrorCode.STORAGE, "the directory cannot be written; try again")
+                text = "the directory cannot be written; try again"
+                deny(session, identifier, RequestDenied(ErrorCode.STORAGE, text))
             else:
                 session.tell(Kind.REPLY, identifier, "okay")
                 change.after()
             self._changing = None
             with contextlib.suppress(DirectoryUnreadable):
                 self._end_if_unenrolled(session)
-
-    def _refuse(self, session: Session, identifier: int, code: ErrorCode, text: str) -> None:
-        session.tell(Kind.REPLY, identifier, "erro", Errors(code, text))
 
     def _deliver(self, identifier: int, messages: Iterable[Message[Session]]) -> None:
         """In order: telling one may end it, which has messages of its own, and these come behind."""

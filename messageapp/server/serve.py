@@ -8,12 +8,12 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
 import trio
 
+from messageapp.clock import wall_ms
 from messageapp.errors import UnusableSetup
 from messageapp.keypool import KeySource
 from messageapp.limits import Limits
@@ -26,9 +26,11 @@ from messageapp_keys.standins import prepare_stand_ins
 from .accepting import accept_until_cancelled
 from .blocks import Blocks
 from .connection import Connection
+from .denial import RequestDenied
 from .directory import Directory, DirectoryUnreadable
 from .invites import Invites
-from .keylog import LogRefused, ServerLog
+from .keylog import ServerLog
+from .mailbox import Mailbox
 from .pump import Pump, open_pump
 from .quota import AddressQuota
 from .router import Router
@@ -38,7 +40,7 @@ __all__ = ["SERVER_SUITES", "Server", "open_listeners"]
 
 SERVER_SUITES: Final = (HYBRID, SWIFT, CLASSIC)
 _CHECK_SECONDS: Final = 0.25  # how soon `user remove` in another process is noticed, and the log's growth is told
-_OFFER_SECONDS: Final = 1.0  # how soon another certificate on disk is noticed
+_OFFER_SECONDS: Final = 10.0  # how soon another certificate on disk is noticed
 _TOLD_AT_ONCE: Final = 64  # sessions; then every other task has its turn
 # A machine without IPv6 serves IPv4 alone.
 _NO_SUCH_FAMILY: Final = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
@@ -57,26 +59,28 @@ class Server:
         log: ServerLog | None = None,
         invites: Invites | None = None,
         blocks: Blocks | None = None,
+        mailbox: Mailbox | None = None,
         limits: Limits | None = None,
         suites: Sequence[Suite] = SERVER_SUITES,
         changed_offer: Callable[[], ServerOffer | None] | None = None,
         random: Random = os.urandom,
-        wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        wall_ms: Callable[[], int] = wall_ms,
     ) -> None:
         self.offer = offer
-        self._changed_offer = changed_offer  # asked in a thread, every second
+        self._changed_offer = changed_offer  # asked in a thread, now and then
         self.directory = directory
         self.keys = keys
         self.log = log  # None: a server without a key log, which its clients tell their users
         self.invites = invites  # None: nobody can join by a code
         self.blocks = blocks  # None: nobody can block anybody
+        self.mailbox = mailbox  # None: nothing is stored for who is away
         self.limits = limits or Limits()
         self.suites = tuple(suites)
         self.random = random
         self.wall_ms = wall_ms
         self.quota = AddressQuota(self.limits)
         self.turns = Turns()
-        self.router = Router(directory, self.limits, log, blocks)
+        self.router = Router(directory, self.limits, log, blocks, mailbox)
         self.pump: Pump | None = None
         prepare_stand_ins()
         self._connections = 0
@@ -117,12 +121,17 @@ class Server:
                 housekeeping.start_soon(self._tell_heads, self.log)
             if self.log is not None or self.blocks is not None:
                 housekeeping.start_soon(self.router.write)
+            if self.mailbox is not None:
+                housekeeping.start_soon(self.mailbox.run)
             async with trio.open_nursery() as connections:
                 async with trio.open_nursery() as accepting:
                     accepting.start_soon(self._accept, listeners, connections)
                     task_status.started()
                     await self._stop.wait()
                     accepting.cancel_scope.cancel()
+                if self.mailbox is not None:  # who waits for `ackd` gets it
+                    with trio.move_on_after(self.limits.drain_seconds):
+                        await self.mailbox.drain()
                 _log.info("stopping; saying goodbye")
                 self.router.quiet = True
                 for session in list(self.router.sessions()):
@@ -161,6 +170,8 @@ class Server:
                 if self.directory.changed():
                     self.router.end_unenrolled()
                     self.directory.acknowledge()
+                    if self.mailbox is not None:
+                        self.mailbox.tidying.directory_changed()
             except DirectoryUnreadable as error:
                 _log.warning("%s; trying again", error)
 
@@ -191,7 +202,7 @@ class Server:
                     if number % _TOLD_AT_ONCE == 0:
                         await trio.lowlevel.checkpoint()
                 told = note
-            except (DirectoryUnreadable, LogRefused) as error:  # LogRefused: the log is gone
+            except (DirectoryUnreadable, RequestDenied) as error:  # denied: the log is gone
                 _log.warning("%s; trying again", error)
             await trio.sleep(_CHECK_SECONDS)
 

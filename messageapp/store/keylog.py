@@ -7,7 +7,6 @@ rolled back, another process, or a log that is begun anew leaves nothing wrong b
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,7 +17,7 @@ from messageapp_keys.keylog import Leaf
 from messageapp_keys.merkle import HASH_SIZE, Node, consistency_proof, inclusion_proof, leaf_hash, node_hash, root
 from messageapp_keys.names import fold
 
-from .database import stored
+from .database import Database, stored
 
 __all__ = ["LogStore"]
 
@@ -36,7 +35,7 @@ class LogStore:
     Every method raises `UnusableSetup` for a file that cannot be used, or is damaged where it is read.
     """
 
-    database: sqlite3.Connection
+    database: Database
     log: str = ""
 
     # leaves -----------------------------------------------------------------------------------------------------------
@@ -165,7 +164,8 @@ class LogStore:
 
     def _all(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         with stored("the key log"):
-            return self.database.execute(query, values).fetchall()
+            found: list[tuple[Any, ...]] = self.database.execute(query, values).fetchall()
+        return found
 
     def _leaf(self, number: int, encoded: bytes) -> Leaf:
         try:

@@ -5,12 +5,10 @@ The leaves themselves are in `keylog`. Everything here is under a server's canon
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .database import stored
+from .database import Database, stored, transaction
 
 __all__ = [
     "KnownLog",
@@ -25,7 +23,6 @@ __all__ = [
     "save_log",
     "save_policy",
     "start_afresh",
-    "transaction",
 ]
 
 
@@ -51,20 +48,6 @@ class WitnessPolicy:
     witnesses: tuple[str, ...] = ()  # vkey texts
 
 
-@contextmanager
-def transaction(database: sqlite3.Connection) -> Iterator[None]:
-    """All or nothing, also against other processes. Nothing inside may wait."""
-    with stored("the account's database"):
-        database.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            database.execute("COMMIT")
-        except BaseException:
-            if database.in_transaction:  # a full disk has ended it already
-                database.execute("ROLLBACK")
-            raise
-
-
 _COLUMNS = "server, log_key, note, size, witnessed_size, thin, alarm, accepted"
 
 
@@ -74,19 +57,19 @@ def _known(row: tuple[str, bytes, bytes, int, int, int, str, int]) -> KnownLog:
 
 
 @stored("what is known of key logs")
-def find_log(database: sqlite3.Connection, server: str) -> KnownLog | None:
+def find_log(database: Database, server: str) -> KnownLog | None:
     row = database.execute(f"SELECT {_COLUMNS} FROM logs WHERE server = ?", (server,)).fetchone()  # noqa: S608
     return None if row is None else _known(row)
 
 
 @stored("what is known of key logs")
-def known_logs(database: sqlite3.Connection) -> list[KnownLog]:
+def known_logs(database: Database) -> list[KnownLog]:
     rows = database.execute(f"SELECT {_COLUMNS} FROM logs ORDER BY server").fetchall()  # noqa: S608
     return [_known(row) for row in rows]
 
 
 @stored("what is known of key logs")
-def save_log(database: sqlite3.Connection, log: KnownLog) -> None:
+def save_log(database: Database, log: KnownLog) -> None:
     database.execute(
         f"INSERT OR REPLACE INTO logs ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
         (log.server, log.log_key, log.note, log.size, log.witnessed_size, int(log.thin), log.alarm, log.accepted),
@@ -94,20 +77,20 @@ def save_log(database: sqlite3.Connection, log: KnownLog) -> None:
 
 
 @stored("what is known of key logs")
-def remember_leaf(database: sqlite3.Connection, server: str, number: int, folded: str, leaf: bytes) -> None:
+def remember_leaf(database: Database, server: str, number: int, folded: str, leaf: bytes) -> None:
     """One leaf that was proved, for a log that is not read as a whole."""
     database.execute("INSERT OR REPLACE INTO log_leaves VALUES (?, ?, ?, ?)", (server, number, folded, leaf))
 
 
 @stored("what is known of key logs")
-def start_afresh(database: sqlite3.Connection, server: str) -> None:
+def start_afresh(database: Database, server: str) -> None:
     """Drop the leaves and hashes, within a transaction of the caller."""
     for table in ("log_leaves", "log_tiles"):
         database.execute(f"DELETE FROM {table} WHERE log = ?", (server,))  # noqa: S608
 
 
 @stored("what is known of key logs")
-def accept_alarm(database: sqlite3.Connection, server: str, *, keep: bool) -> None:
+def accept_alarm(database: Database, server: str, *, keep: bool) -> None:
     """The user says that an alarm is settled.
 
     With `keep` the log stays, and what it says of the own name so far is accepted (an alarm about one's own key).
@@ -122,26 +105,26 @@ def accept_alarm(database: sqlite3.Connection, server: str, *, keep: bool) -> No
 
 
 @stored("the own keys")
-def own_keys(database: sqlite3.Connection) -> frozenset[bytes]:
+def own_keys(database: Database) -> frozenset[bytes]:
     """key_ids [32] that this account has had."""
     return frozenset(bytes(key_id) for (key_id,) in database.execute("SELECT key_id FROM own_keys"))
 
 
 @stored("the own keys")
-def add_own_key(database: sqlite3.Connection, key_id: bytes) -> None:
+def add_own_key(database: Database, key_id: bytes) -> None:
     """Before it is shown to a server: a leaf with it is then our own doing."""
     database.execute("INSERT OR IGNORE INTO own_keys VALUES (?)", (key_id,))
 
 
 @stored("the witnesses")
-def find_policy(database: sqlite3.Connection, server: str) -> WitnessPolicy:
+def find_policy(database: Database, server: str) -> WitnessPolicy:
     row = database.execute("SELECT needed FROM log_policy WHERE server = ?", (server,)).fetchone()
     rows = database.execute("SELECT vkey FROM witnesses WHERE server = ? ORDER BY vkey", (server,))
     return WitnessPolicy(0 if row is None else int(row[0]), tuple(vkey for (vkey,) in rows))
 
 
 @stored("the witnesses")
-def save_policy(database: sqlite3.Connection, server: str, needed: int, witnesses: Sequence[str]) -> None:
+def save_policy(database: Database, server: str, needed: int, witnesses: Sequence[str]) -> None:
     """In place of the policy so far; what earlier witnesses have confirmed does not count for it."""
     with transaction(database):
         database.execute("INSERT OR REPLACE INTO log_policy VALUES (?, ?)", (server, needed))

@@ -22,6 +22,7 @@ from .keylog import LogStore
 
 __all__ = [
     "ChangeRefused",
+    "Holder",
     "NameTaken",
     "NoSuchUser",
     "User",
@@ -33,6 +34,7 @@ __all__ = [
     "enrol",
     "find_bundle",
     "find_encoded",
+    "find_holder",
     "list_users",
     "registered_name",
     "remove_user",
@@ -63,6 +65,16 @@ class User:
     bundle: IdentityBundle
     added_ms: int
     revoked_ms: int | None = None  # since when the key counts no more
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who has a name now. `added_ms` differs for who has it after a removal."""
+
+    name: str  # in the registered spelling
+    key_id: bytes
+    bundle: bytes  # encoded
+    added_ms: int
 
 
 @contextmanager
@@ -269,6 +281,14 @@ def find_encoded(database: sqlite3.Connection, name: str) -> bytes | None:
         "SELECT bundle FROM users WHERE folded = ? AND name = ? AND revoked_ms IS NULL", (fold(name), name)
     ).fetchone()
     return None if row is None else row[0]
+
+
+def find_holder(database: sqlite3.Connection, name: str) -> Holder | None:
+    """Whatever the spelling of `name`; None also for a user who is revoked."""
+    row = database.execute(
+        "SELECT name, bundle, added_ms FROM users WHERE folded = ? AND revoked_ms IS NULL", (fold(name),)
+    ).fetchone()
+    return None if row is None else Holder(row[0], key_id_of(row[1]), row[1], row[2])
 
 
 def find_bundle(database: sqlite3.Connection, key_id: bytes) -> bytes | None:

@@ -16,6 +16,16 @@ from messageapp_keys.codec import Malformed, Reader, reading_untrusted, u8, u16,
 
 from .fields import read_username
 from .keylog_forms import LogHead, LogRequest, NewKey, ReplyForm
+from .mail_forms import (
+    Acknowledgement,
+    Delivery,
+    MailRequest,
+    PeerPrekey,
+    PrekeyRequest,
+    PrekeyState,
+    PrekeyUpload,
+    Stored,
+)
 from .records import Kind, Record
 from .states import Role
 
@@ -55,6 +65,7 @@ class ErrorCode(IntEnum):
     NOT_AVAILABLE = 10
     QUEUE_FULL = 12
     STORAGE = 20
+    DISK_FULL = 21
     INVITE_EXPIRED = 30
     INVITE_USED = 31
     INVITE_REVOKED = 32
@@ -332,10 +343,20 @@ _ROWS: Final = (
     Verb("klog", "the key log", {(_C, _REQ): LogRequest, (_S, _REP): ReplyForm, (_S, _EVT): LogHead}),
     Verb("newk", "change the own key", {(_C, _REQ): NewKey}),
     Verb("blck", "block a user, unblock, or list the blocked", {(_C, _REQ): Block, (_S, _REP): BlockList}),
+    Verb(
+        "prek",
+        "upload prekeys, or how many are left",
+        {(_C, _REQ): PrekeyUpload, (_S, _REP): PrekeyState, (_S, _EVT): PrekeyState},
+    ),
+    Verb("bndl", "a user's key and a prekey", {(_C, _REQ): PrekeyRequest, (_S, _REP): PeerPrekey}),
+    Verb("send", "store a message for a user", {(_C, _REQ): MailRequest}),
+    Verb("ackd", "it is stored", {(_S, _REP): Stored}),
+    Verb("mail", "a stored message", {(_S, _EVT): Delivery}),
+    Verb("ackm", "received; delete it", {(_C, _REQ): Acknowledgement}),
     Verb("rkey", "the sender's next record is under the next key", {(_C, _EVT): Update, (_S, _EVT): Update}),
 )
 VERBS: Final = {row.name.encode(): row for row in _ROWS}
-RESERVED: Final = ("prek", "bndl", "send", "ackd", "mail", "ackm", "blob")
+RESERVED: Final = ("blob",)
 """Verbs of later parts of the protocol; until then they are unknown (erro 2)."""
 
 
