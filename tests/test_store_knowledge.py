@@ -17,8 +17,10 @@ from messageapp.store.blocks import add_block
 from messageapp.store.database import open_database
 from messageapp.store.home import Home
 from messageapp.store.invites import create_invite
-from messageapp.store.knowledge import FILES, NOBODYS, TABLES
-from messageapp.store.users import add_user, remove_user, reset_user
+from messageapp.store.knowledge import FILES, MAIL_TABLES, NOBODYS, TABLES
+from messageapp.store.mailbox import add_mail, open_mailbox
+from messageapp.store.prekeys import StoredPrekey, add_prekeys
+from messageapp.store.users import add_user, find_holder, remove_user, reset_user
 from messageapp_cli.invite import write_address
 from messageapp_cli.main import main
 from messageapp_keys.fingerprint import key_fingerprint
@@ -29,30 +31,36 @@ OLD, NEW = identity("alice").bundle, identity("alice, anew").bundle
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home(tmp_path / "home")
-
-
-@pytest.fixture
 def database(home: Home) -> Iterator[sqlite3.Connection]:
     with closing(open_database(home.directory, "server")) as found:
         yield found
 
 
-def test_every_table_and_column_has_its_words(database: sqlite3.Connection) -> None:
-    there = {
+def columns_of(database: sqlite3.Connection) -> dict[str, list[str]]:
+    return {
         table: [name for _, name, *_ in database.execute(f"PRAGMA table_info({table})")]
         for (table,) in database.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
     }
+
+
+def test_every_table_and_column_has_its_words(database: sqlite3.Connection) -> None:
+    there = columns_of(database)
     assert {table: sorted(columns) for table, columns in there.items() if table not in NOBODYS} == {
         table: sorted(row.columns) for table, row in TABLES.items()
     }
     assert set(NOBODYS) <= set(there)
 
 
+def test_every_table_and_column_of_the_mailbox_has_its_words(home: Home) -> None:
+    with closing(open_mailbox(home.mail)) as database:
+        assert {table: sorted(columns) for table, columns in columns_of(database).items()} == {
+            table: sorted(row.columns) for table, row in MAIL_TABLES.items()
+        }
+
+
 def test_every_file_of_a_server_has_its_words(home: Home) -> None:
     offer, _ = prepare_server(home, ["chat.example"], datetime.now(UTC))
-    with closing(open_database(home.directory, "server")) as database:
+    with closing(open_database(home.directory, "server")) as database, closing(open_mailbox(home.mail)):
         open_log(home, database, offer)
         write_address(home, "chat.example", 8081)
         home.server_settings.write_text("")
@@ -106,6 +114,32 @@ def test_all_that_is_known_is_shown(
     for row in TABLES.values():
         for words in row.columns.values():
             assert f"({words})" in known
+
+
+def test_what_waits_for_a_user_and_of_one_is_shown(
+    home: Home, database: sqlite3.Connection, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("alice", "bob", "carol"):
+        add_user(database, name, identity(name).bundle, 1)
+    with closing(open_mailbox(home.mail)) as mail:
+        for sender, to, number in (("alice", "bob", 1), ("carol", "alice", 2), ("carol", "bob", 3)):
+            holder = find_holder(database, to)
+            assert holder is not None
+            add_mail(mail, holder, sender, bytes([number]) * 16, b"sealed" * number, 1000, most=9, most_bytes=999)
+        holder = find_holder(database, "alice")
+        assert holder is not None
+        add_prekeys(mail, holder, b"d" * 16, [StoredPrekey(7, 1, 1_767_268_800_000, b"prekey")], 1, 9)
+    code, out = ask(home, capsys)
+    assert code == 0
+    _, _, shown = out.partition(f"in {home.mail}:")
+    shown, _, _ = shown.partition("Tables without")
+    for there in "01" * 16, "02" * 16, "6 bytes", "12 bytes", "2026-01-01 12:00:00 UTC", "64" * 16:
+        assert there in shown
+    assert "03" * 16 not in shown, "which is between two others"
+    assert key_fingerprint(identity("alice").bundle.key_id) in shown
+    for row in MAIL_TABLES.values():
+        for words in row.columns.values():
+            assert f"({words})" in shown
 
 
 def test_who_was_removed_is_still_in_the_log(
