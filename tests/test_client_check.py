@@ -174,6 +174,7 @@ async def test_steps_that_are_lost_are_said_and_end_the_check(
 ) -> None:
     with trio.fail_after(600):
         async with open_world() as world, world.chat() as (alice, bob):
+            await settle(alice, bob)
             passed: list[Any] = []
 
             def forward(router: Any, session: Any, record: Any, on: Callable[[Any], None]) -> None:

@@ -14,15 +14,19 @@ import trio
 import trio.testing
 
 from lies.world import LogDirectory, new_identity, open_log_world, until
-from messageapp.client import asking, following
+from messageapp.client import asking, checkpoints, entries
 from messageapp.client import events as ev
 from messageapp.client.asking import ASK_SECONDS, RATE_SECONDS, RATE_TRIES, LogQuestions, LogUnavailable
-from messageapp.client.client import HELD_FRAMES, Client, State, open_client
+from messageapp.client.checkpoints import WITHHELD_SECONDS
+from messageapp.client.client import State, open_client
 from messageapp.client.conversations import Conversation
-from messageapp.client.following import NOTES, OWN_SECONDS, RETRY_SECONDS, WITHHELD_SECONDS, WITNESS_SECONDS
+from messageapp.client.entries import OWN_SECONDS
+from messageapp.client.following import NOTES, RETRY_SECONDS, WITNESS_SECONDS
+from messageapp.client.keying import HELD_FRAMES, Keying
 from messageapp.client.keys import change_key
 from messageapp.client.lies import _SAME_SECOND, KeyRefused, Lie, LogLied, Refusal, write_evidence
 from messageapp.errors import RequestRefused, ServerGoodbye
+from messageapp.server.denial import RequestDenied, deny
 from messageapp.server.router import Router
 from messageapp.store.logs import find_log, own_keys, save_log, save_policy
 from messageapp.wire.commands import ErrorCode
@@ -101,14 +105,18 @@ async def test_the_peer_hears_each_checkpoint_once_a_turn(autojump_clock: trio.t
         async with open_log_world() as w, w.world.chat() as (alice, bob):
             heard: list[bytes] = []
             bob.log.hear_peer = lambda peer, data: heard.append(data)  # type: ignore[method-assign]
+            await settle(alice, bob)
+            note = w.log.note()
             for text in ("one", "two"):
                 await alice.say(text)
-                await until(bob, ev.TextReceived)
+            await settle(alice, bob)
+            assert heard == [note, b""]  # a turn begins when something of bob's came: here, that he confirms
             await bob.say("three")
-            await until(alice, ev.TextReceived)
+            await settle(alice, bob)
+            assert heard == [note, b"", note]  # the receipt
             await alice.say("four")
-            await until(bob, ev.TextReceived)
-            assert heard == [b"", b"", w.log.note()]  # one and two are of the turn that the empty message began
+            await settle(alice, bob)
+            assert heard == [note, b"", note, b""]
 
 
 async def test_a_peer_who_was_just_enrolled_is_looked_up_before_the_chat(
@@ -158,7 +166,7 @@ async def test_frames_wait_for_the_log_but_not_without_end(
                 await until(alice, ev.IncomingCall)
                 await alice.accept()
                 for _ in range(HELD_FRAMES + 1):
-                    await bob._forward("alice", b"\1", "")
+                    await bob._chat.forward("alice", b"\1")
                 failed = await until(alice, ev.ChatFailed)
                 assert "too much" in failed.reason
 
@@ -169,15 +177,15 @@ async def test_a_key_that_is_confirmed_is_confirmed_once(
     """The follower may look again while the reader is about to begin the exchange."""
     with trio.fail_after(60):
         begun: list[str] = []
-        go_on = Client._go_on
+        go_on = Keying._go_on
 
-        async def interrupted(client: Client, conversation: Conversation) -> None:
-            begun.append(client.account.user)
+        async def interrupted(keying: Keying, conversation: Conversation) -> None:
+            begun.append(keying._context.account.user)
             if len(begun) < 9:
-                await client.log_checked()
-            await go_on(client, conversation)
+                await keying.log_checked()
+            await go_on(keying, conversation)
 
-        monkeypatch.setattr(Client, "_go_on", interrupted)
+        monkeypatch.setattr(Keying, "_go_on", interrupted)
         async with open_log_world() as w, w.world.chat():
             assert sorted(begun) == ["alice", "bob"]
 
@@ -355,8 +363,8 @@ async def test_a_server_that_shows_a_checkpoint_but_knows_no_question_keeps_no_l
             async with w.client("alice") as alice:
                 await alice.log.caught_up()
             router = w.world.server.router
-            router._handlers[b"klog"] = lambda session, identifier, _: router._refuse(
-                session, identifier, ErrorCode.UNKNOWN_VERB, "unknown verb"
+            router._handlers[b"klog"] = lambda session, identifier, _: deny(
+                session, identifier, RequestDenied(ErrorCode.UNKNOWN_VERB, "unknown verb")
             )
             async with w.client("bob") as bob, w.client("carol") as carol:
                 for client in (bob, carol):
@@ -406,7 +414,7 @@ async def test_a_log_that_was_held_whole_is_read_on_whatever_its_growth(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise a server could hide a leaf under alice's name behind many others."""
-    monkeypatch.setattr(following, "LOG_REPLAY", 3)
+    monkeypatch.setattr(checkpoints, "LOG_REPLAY", 3)
     with trio.fail_after(60):
         async with open_log_world() as w:
             async with w.client("alice") as alice:
@@ -565,7 +573,7 @@ async def test_a_new_key_is_ones_own_before_the_server_has_it(
                 assert new.key_id in own_keys(alice.account.trust.database)
                 raise RequestRefused(ErrorCode.RATE, "too many changes")
 
-            monkeypatch.setattr(alice, "log_request", refused)
+            monkeypatch.setattr(alice, "ask", refused)
             with pytest.raises(RequestRefused):
                 await change_key(alice, new)
 
@@ -594,8 +602,8 @@ async def test_an_alarm_stands_until_it_is_settled(autojump_clock: trio.testing.
 async def test_a_long_log_is_not_fetched_whole(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert following.LOG_REPLAY == 50_000
-    monkeypatch.setattr(following, "LOG_REPLAY", 6)
+    assert checkpoints.LOG_REPLAY == 50_000
+    monkeypatch.setattr(checkpoints, "LOG_REPLAY", 6)
     with trio.fail_after(60):
         async with open_log_world() as w:
             for number in range(5):
@@ -634,8 +642,8 @@ async def test_junk_of_a_peer_raises_no_alarm(autojump_clock: trio.testing.MockC
 async def test_a_chain_of_changes_is_followed_so_far(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert following.CHAIN == 64
-    monkeypatch.setattr(following, "CHAIN", 3)
+    assert entries.CHAIN == 64
+    monkeypatch.setattr(entries, "CHAIN", 3)
     with trio.fail_after(60):
         async with open_log_world() as w, w.client("alice", thin=True) as alice:
             w.directory.enrol("bob", new_identity().bundle)

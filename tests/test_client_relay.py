@@ -25,6 +25,7 @@ from messageapp.client.events import (
 from messageapp.server import presence
 from messageapp.server.router import Router
 from messageapp.wire.records import Kind, Record
+from support.messaging import of
 from support.world import Pass, World, expect, identity, on_forward, open_world, settle, start_chat
 
 EXCHANGE = ("C1", "C2", "C3", "C4", "first message")
@@ -77,10 +78,6 @@ def texts(events: list[Any]) -> list[str]:
     return [event.text for event in events if isinstance(event, TextReceived)]
 
 
-def of(kind: type[Any], events: list[Any]) -> list[Any]:
-    return [event for event in events if isinstance(event, kind)]
-
-
 # inside a chat ----------------------------------------------------------------------------------------------------
 
 
@@ -99,8 +96,8 @@ async def test_a_changed_message_is_never_shown_as_a_text(
             await alice.say("after")
             events = (await settle(bob))[0]
             assert texts(events) == ["before", "after"]
-            assert len(of(UndecryptableText, events)) == 1
-            assert [event.count for event in of(Missing, events)] == [1]
+            assert len(of(events, UndecryptableText)) == 1
+            assert [event.count for event in of(events, Missing)] == [1]
             await bob.say("the chat lives")
             assert texts((await settle(alice))[0]) == ["the chat lives"]
 
@@ -120,7 +117,7 @@ async def test_a_dropped_message_is_counted(
             relay.change = lambda content: (content,)
             await alice.say("five")
             events = (await settle(bob))[0]
-            assert events == [of(TextReceived, events)[0], Missing("alice", 3), of(TextReceived, events)[1]]
+            assert events == [of(events, TextReceived)[0], Missing("alice", 3), of(events, TextReceived)[1]]
             assert texts(events) == ["one", "five"]
 
 
@@ -141,7 +138,7 @@ async def test_messages_dropped_at_the_end_of_a_turn_are_counted(
             await alice.say("in a new turn")
             events = (await settle(bob))[0]
             assert texts(events) == ["one", "in a new turn"]
-            assert [event.count for event in of(Missing, events)] == [1]
+            assert [event.count for event in of(events, Missing)] == [1]
 
 
 async def test_a_replayed_message_is_shown_once(
@@ -160,8 +157,8 @@ async def test_a_replayed_message_is_shown_once(
                 relay.push("bob", content)
             told = await settle(alice, bob)
             assert [texts(events) for events in told] == [["and back"], ["once"]]
-            assert not of(Missing, told[0] + told[1])
-            assert all(event.peer for event in of(UndecryptableText, told[0] + told[1]))
+            assert not of(told[0] + told[1], Missing)
+            assert all(event.peer for event in of(told[0] + told[1], UndecryptableText))
             await alice.say("twice is another text")
             assert texts((await settle(bob))[0]) == ["twice is another text"]
 
@@ -196,8 +193,8 @@ async def test_swapped_messages_are_shown_with_what_was_missing(
                 relay.push("alice", content)
             events = (await settle(bob))[0]
             assert texts(events) == ["text 3", "text 2", "text 1", "text 0"]
-            assert [event.count for event in of(Missing, events)] == [3]
-            assert [event.late for event in of(TextReceived, events)] == [False, True, True, True]
+            assert [event.count for event in of(events, Missing)] == [3]
+            assert [event.late for event in of(events, TextReceived)] == [False, True, True, True]
 
 
 async def test_a_message_of_another_chat_is_not_shown(
@@ -304,11 +301,11 @@ async def fails_for_both_and_works_again(world: World, relay: Relay, alice: Clie
     told = await settle(alice, bob)
     assert alice.state is bob.state is State.ONLINE
     for events in told:
-        assert of(ChatFailed, events) or of(ChatOver, events)
-        assert not of(TextReceived, events)
-        held = {event.text for event in of(NotDelivered, events)}
+        assert of(events, ChatFailed) or of(events, ChatOver)
+        assert not of(events, TextReceived)
+        held = {event.text for event in of(events, NotDelivered)}
         assert held <= {"held"}
-    assert sum(bool(of(ChatSecure, events)) for events in told) <= 1, "at most the side that has seen all it needs"
+    assert sum(bool(of(events, ChatSecure)) for events in told) <= 1, "at most the side that has seen all it needs"
     relay.change = lambda content: (content,)
     await start_chat(alice, bob)
     await alice.say("works")
@@ -420,6 +417,6 @@ async def test_both_sides_show_the_same_number_only_when_nobody_is_between(
             monkeypatch.setattr(presence.Presence, "_connect", connect)
             await call(alice, bob)
             told = await settle(alice, bob)
-            assert not of(ChatSecure, told[0] + told[1])
+            assert not of(told[0] + told[1], ChatSecure)
             assert alice.state is bob.state is State.ONLINE
             assert alice.account.trust.pin("bob", "chat.example") is None

@@ -85,9 +85,11 @@ class LiveChecks:
         if reaction.numbers:
             await self._tell(ev.CheckShown(peer, reaction.numbers))
         if reaction.answer is not None:
-            if not reaction.answer:
-                self._trust.mark(peer, self._server, conversation.bundle, False)
-            await self._tell(ev.CheckAnswered(peer, reaction.answer, check.waits_for_answer))
+            try:
+                if not reaction.answer:
+                    self._trust.mark(peer, self._server, conversation.bundle, False)
+            finally:  # also where the disk is full
+                await self._tell(ev.CheckAnswered(peer, reaction.answer, check.waits_for_answer))
 
     def _watch(self, conversation: Conversation) -> None:
         assert self._nursery is not None  # noqa: S101 - open comes first

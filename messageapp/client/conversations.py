@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from messageapp.e2ee.envelope import Envelope, check_text
 from messageapp.e2ee.exchange import Caller, ChatSecrets, ExchangeFailed, Parties, Receiver
 from messageapp.e2ee.ratchet import Undecryptable
 from messageapp.e2ee.sas import LiveCheck, SasMessage
@@ -79,6 +80,11 @@ class Conversation:
             self._expected = _C1
 
     @property
+    def agreed(self) -> bool:
+        """There is a session: the caller's first message, if not more, is all that it is short of."""
+        return self._session is not None
+
+    @property
     def suite(self) -> Suite | None:
         return None if self._session is None else self._session.suite
 
@@ -96,9 +102,7 @@ class Conversation:
         """One `frwd` of the peer. `ExchangeFailed` ends the conversation; `Undecryptable` does not."""
         kind, body = content[:1], content[1:]
         if self.secure:
-            if kind != bytes((_RATCHET,)):
-                raise Undecryptable
-            return Step(received=self._open(body, now))
+            return Step(received=self._open(self.ratchet_message(content), now))
         if kind != bytes((self._expected,)):
             raise ExchangeFailed
         match self._expected:
@@ -142,7 +146,8 @@ class Conversation:
         assert self._caller is not None  # noqa: S101 - by role
         self._session = self._make_session(self._caller.receive_c4_untrusted(body))
         self.secure = True
-        return Step(send=(self.seal(None, time_ms),), secure=True)
+        hello = Envelope(self._random(16), time_ms, receipts=())  # our client confirms what comes
+        return Step(send=(self.seal_envelope(hello),), secure=True)
 
     def _receive_first(self, body: bytes, now: float) -> Step:
         """The caller's first ratchet message: from here on the receiver may send."""
@@ -171,12 +176,27 @@ class Conversation:
         assert self._session is not None  # noqa: S101 - by phase
         return self._session.open_untrusted(body, now)
 
+    @property
+    def session(self) -> ChatSession:
+        """What the ratchet is. Only when agreed."""
+        assert self._session is not None  # noqa: S101 - by phase
+        return self._session
+
     def seal(self, text: str | None, time_ms: int) -> bytes:
         """A `frwd` argument. `MessageTooLong` changes nothing. Only when secure."""
-        assert self._session is not None  # noqa: S101 - by phase
-        return bytes((_RATCHET,)) + self._session.seal(text, time_ms)
+        shown = None if text is None else check_text(text)
+        return self.seal_envelope(Envelope(self._random(16), time_ms, shown))
 
     def seal_check(self, message: SasMessage, time_ms: int) -> bytes:
         """A `frwd` argument with a step of the live check and no text. Only when secure."""
-        assert self._session is not None  # noqa: S101 - by phase
-        return bytes((_RATCHET,)) + self._session.seal(None, time_ms, message)
+        return self.seal_envelope(Envelope(self._random(16), time_ms, sas=message))
+
+    def seal_envelope(self, envelope: Envelope) -> bytes:
+        """A `frwd` argument. Only when secure."""
+        return bytes((_RATCHET,)) + self.session.seal_envelope(envelope)
+
+    def ratchet_message(self, content: bytes) -> bytes:
+        """What is in a `frwd` of a secure chat; `Undecryptable` where it is something else."""
+        if content[:1] != bytes((_RATCHET,)):
+            raise Undecryptable
+        return content[1:]

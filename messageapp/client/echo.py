@@ -21,5 +21,7 @@ async def run_echo(client: Client) -> None:
                     await client.say(f"Hello {peer}! I am a friendly echo: say something.")
                 case ev.TextReceived(text=text):
                     await client.say(f"You said: {text[:60_000]}")
+                case ev.MessageReceived(peer=peer, text=text):
+                    await client.write(peer, f"You wrote: {text[:60_000]}")
         except MessageAppError:
             continue  # the caller was faster: gone, or the chat is over

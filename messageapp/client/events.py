@@ -22,18 +22,28 @@ __all__ = [
     "IncomingCall",
     "KeyChanged",
     "KeyFollowed",
+    "KeyPinned",
     "Keying",
     "LogAbsent",
     "LogAlarmed",
     "LogGrew",
     "LogPinned",
     "LogTrouble",
+    "MailMoved",
+    "MessageChanged",
+    "MessageEdited",
+    "MessageHeld",
+    "MessageReceived",
+    "MessageUnreadable",
     "Missing",
     "NotDelivered",
     "OwnKeyHistory",
     "OwnKeyRevoked",
     "PeerKeyChanged",
+    "Reacted",
+    "StorageTrouble",
     "TextReceived",
+    "TimerChanged",
     "UndecryptableText",
 ]
 
@@ -91,6 +101,14 @@ class KeyFollowed:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyPinned:
+    """The first message to a peer, who may be away, was sealed for this key: pinned now, show `Trust.number`."""
+
+    peer: str
+    bundle: IdentityBundle = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class PeerKeyChanged:
     """The key log has another key for the peer, or none, and the pinned key has not signed that."""
 
@@ -105,6 +123,7 @@ class TextReceived:
     text: str
     time_ms: int
     late: bool  # it was reported missing before
+    number: int = 0  # of the message in `Client.messages`; 0 where it is not kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +246,91 @@ class ChatOver:
     secure: bool = True  # False: it ended while the keys were made
 
 
+# messages that the server stores --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class MessageReceived:
+    """A message came through the server's storage. It is on disk and acknowledged before this is told."""
+
+    peer: str
+    number: int
+    text: str
+    time_ms: int  # by the writer's clock
+    reply_to: int | None = None  # number of the message that it answers, where we have that
+    late: bool = False  # it was reported missing before
+    healed: bool = False  # it could not be read at first, and was told as `MessageUnreadable`
+    first: IdentityBundle | None = field(default=None, repr=False)  # pinned now: show `Trust.number`
+
+
+@dataclass(frozen=True, slots=True)
+class MessageChanged:
+    """One of our own is in another state, or in the same for another cause: words of `State` and `Cause`."""
+
+    number: int
+    peer: str
+    state: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class MessageUnreadable:
+    """A message came that does not open. It has its line; `messages.message(number)` says how it is being healed."""
+
+    peer: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class MessageHeld:
+    """A message came under a key that the user has not accepted. It is kept, and opened when he does."""
+
+    peer: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class MessageEdited:
+    """The peer has changed one of his messages; the versions before are kept."""
+
+    peer: str
+    number: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reacted:
+    peer: str
+    number: int
+    emoji: str  # empty: taken back
+
+
+@dataclass(frozen=True, slots=True)
+class TimerChanged:
+    """Messages of this conversation vanish so many seconds after they came, from now on; 0: never."""
+
+    peer: str
+    seconds: int
+    by_us: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StorageTrouble:
+    """What came, or waits, cannot be stored on this disk now. Nothing of it is lost, and it is tried again.
+
+    Told once, until something could be stored again.
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class MailMoved:
+    """Another device of this account receives its messages from now on, or (`to_us`) this one does."""
+
+    to_us: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Ended:
     """The session is over; `error` is None after our own exit."""
@@ -242,6 +346,7 @@ Event = (
     | ChatSecure
     | KeyChanged
     | KeyFollowed
+    | KeyPinned
     | PeerKeyChanged
     | TextReceived
     | Missing
@@ -260,5 +365,14 @@ Event = (
     | LogTrouble
     | OwnKeyHistory
     | OwnKeyRevoked
+    | MessageReceived
+    | MessageChanged
+    | MessageUnreadable
+    | MessageHeld
+    | MessageEdited
+    | Reacted
+    | TimerChanged
+    | MailMoved
+    | StorageTrouble
     | Ended
 )

@@ -1,8 +1,8 @@
 """Follows a server's key log as a task of the session (protocol §12.5): asks, lets `keylog` judge, tells what follows.
 
-A round begins when the server or a peer has shown a checkpoint. It fetches what is new, compares, and looks at the own
-name and at the pins. The reader only hands over what came and never waits for a round; whoever needs a key confirmed
-asks `check`, and again when `log_checked` is called.
+A round begins when the server or a peer has shown a checkpoint. It fetches what is new and compares (`checkpoints`),
+and looks at the own name and at the pins (`entries`). The reader only hands over what came and never waits for a round;
+whoever needs a key confirmed asks `check`, and again when `log_checked` is called.
 
 A lie is an alarm: stored, told, and the end of following. Anything else that goes wrong is told and tried again.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -22,23 +21,21 @@ from messageapp.store.keylog import LogStore
 from messageapp.store.logs import add_own_key
 from messageapp.wire.keylog_forms import LogHead
 from messageapp.wire.login import LoggedIn
+from messageapp_keys.identity import IdentityBundle
 from messageapp_keys.keylog import Leaf
 
 from . import events as ev
 from .asking import LogQuestions, LogUnavailable, NoLog
-from .keylog import KeyLog, NoteRefused, Own, Shown, Verdict
-from .lies import KeyRefused, Lie, LogLied, Refusal, write_evidence
-from .login import Account
-from .pins import apply_outcome, trace_changes
+from .checkpoints import Checkpoints
+from .context import ClientContext
+from .entries import Entries
+from .keylog import KeyLog, NoteRefused, Shown, Verdict
+from .lies import KeyRefused, LogLied, Refusal, write_evidence
 
 __all__ = ["LogFollower", "LogState"]
 
-LOG_REPLAY: Final = 50_000  # leaves that are fetched at once; of a larger log, proofs
 NOTES: Final = 16  # of peers, waiting; a peer shows one a turn
-CHAIN: Final = 64  # entries of one user that are asked for one by one
 RETRY_SECONDS: Final = 30.0
-OWN_SECONDS: Final = 10.0  # until the log has our key, which another process may just have enrolled
-WITHHELD_SECONDS: Final = 5.0  # until the server shows us what it has shown others
 WITNESS_SECONDS: Final = 10.0
 
 
@@ -47,8 +44,8 @@ class Host(Protocol):
 
     @property
     def ended(self) -> MessageAppError | None: ...
-    async def log_request(self, verb: str, argument: Any) -> Any: ...
-    async def log_tell(self, event: ev.Event) -> None: ...
+    async def ask(self, verb: str, argument: Any) -> Any: ...
+    async def tell(self, event: ev.Event) -> None: ...
     async def log_checked(self) -> None: ...
     async def log_stopped(self, peer: str | None, reason: str) -> None: ...
 
@@ -70,15 +67,18 @@ class LogState:
 
 
 class LogFollower:
-    """`account` is who logged in, `info` how. Nothing happens where the server has no log and never had one."""
+    """`info` is how `context.account` logged in. Nothing happens where the server has no log and never had one."""
 
-    def __init__(self, host: Host, account: Account, info: LoggedIn, wall_ms: Callable[[], int]) -> None:
-        self.log = KeyLog(account.trust.database, info.welcome.server_name, account.user)
-        self.ask = LogQuestions(host.log_request)
+    def __init__(self, host: Host, context: ClientContext, info: LoggedIn) -> None:
+        account = context.account
+        self.log = KeyLog(context.database, context.server, account.user)
+        self.ask = LogQuestions(host.ask)
+        self._checkpoints = Checkpoints(self.log, self.ask, info.leaf, host.tell, thin=account.thin)
+        self._entries = Entries(host, account, self.log, self.ask)
         self._host = host
         self._account = account
         self._info = info
-        self._wall_ms = wall_ms
+        self._wall_ms = context.wall_ms
         self._head: bytes | None = info.welcome.checkpoint  # shown by the server, not looked at yet
         self._notes: deque[tuple[str, Shown]] = deque()  # (peer, or "" for what came with a peer's key; checkpoint)
         self._chains: deque[int] = deque()  # leaves to be proved, where not all are held
@@ -90,11 +90,7 @@ class LogFollower:
         self._changed = trio.Event()  # a round has ended
         self._wake = trio.Event()
         self._deadline = float("inf")  # when to look again although nothing came
-        self._own_since: float | None = None  # since when the log lacks our key
-        self._witness_since: float | None = None
-        self._looked_at = -1  # the size at the last look at the pins
-        self._told_revoked = False
-        self._first = False  # this is the first look at this log
+        self._witness_since: dict[str, float] = {}  # by peer
         self._absent = False  # shown at login, but the server knows no question about it
 
     # what there is ----------------------------------------------------------------------------------------------------
@@ -189,7 +185,7 @@ class LogFollower:
         if not self.kept:
             return True
         if first:
-            self._witness_since = None
+            self._witness_since.pop(peer, None)
         self.raise_alarm()
         if self._trouble:
             raise KeyRefused(Refusal.NOT_FOLLOWED, peer, self._trouble)
@@ -213,14 +209,58 @@ class LogFollower:
 
     def _wait_for_witnesses(self, peer: str) -> bool:
         now = trio.current_time()
-        if self._witness_since is None:
-            self._witness_since = now
+        if peer not in self._witness_since:
+            self._witness_since[peer] = now
             self._wake.set()  # there is a new deadline
-        until = self._witness_since + WITNESS_SECONDS
+        until = self._witness_since[peer] + WITNESS_SECONDS
         if now >= until:
             raise KeyRefused(Refusal.NOT_WITNESSED, peer)
         self._deadline = min(self._deadline, until)
         return False
+
+    async def confirm(self, peer: str, key_id: bytes, proof: bytes) -> None:
+        """Wait until the log confirms this key, as `check` does for a call; `KeyRefused` with the reason otherwise.
+
+        Several may wait at once. Also at the end of the session: then the log is not followed any more.
+        """
+        confirmed = self.check(peer, key_id, proof)
+        while not confirmed:
+            await self._changed.wait()
+            confirmed = self.check(peer, key_id, proof, first=False)
+
+    async def key_of(self, user: str) -> IdentityBundle:
+        """The bundle that the log confirms for `user` now, of which nothing else need be known.
+
+        Raises as `caught_up` does, and `KeyRefused` for a user without a key, or whose key the witnesses lack.
+        """
+        await self.caught_up()
+        if self.log.thin:
+            await self._prove_user(user)
+        found = self.log.store.latest(user)
+        if found is None:
+            raise KeyRefused(Refusal.NOT_INCLUDED, user)
+        number, leaf = found
+        if leaf.user != user:
+            raise KeyRefused(Refusal.WRONG_USER, user)
+        if leaf.revoked:
+            raise KeyRefused(Refusal.REVOKED, user)
+        known = self.log.known
+        if known is not None and self.log.policy.needed and number >= known.witnessed_size:
+            raise KeyRefused(Refusal.NOT_WITNESSED, user)
+        return await self.ask.bundle(leaf.key_id)
+
+    async def _prove_user(self, user: str) -> None:
+        """By the task that follows: two at once would disturb each other's checkpoint."""
+        held = {number for number, _ in self.store.of_user(user)}
+        numbers = [number for number in await self.ask.numbers_of(user) if number < self.log.size]
+        if numbers and max(numbers) not in held:
+            self._chains.append(max(numbers))
+            self._poke()
+            await self.caught_up()
+
+    async def prove(self, number: int) -> Leaf:
+        """Leaf `number` of the checkpoint that is held, by its inclusion proof. `LogLied`, `LogUnavailable`."""
+        return await self._entries.prove(number)
 
     def outdated(self, peer: str, key_id: bytes) -> bool:
         """Has the log another key for the peer since it confirmed this one?"""
@@ -274,13 +314,13 @@ class LogFollower:
                 await self._wake.wait()
             if trio.current_time() >= self._deadline:
                 self.nudge()
-                if self._own_since is not None:
+                if self._entries.own_due < float("inf"):
                     self._caught_up = False
 
     async def _find_none(self) -> None:
         self._absent = True
         self._tell_waiting()
-        await self._host.log_tell(ev.LogAbsent())
+        await self._host.tell(ev.LogAbsent())
         await self._host.log_checked()
 
     def _tell_waiting(self) -> None:
@@ -291,7 +331,7 @@ class LogFollower:
         """An alarm of an earlier session, or of another process of this account."""
         self._tell_waiting()
         await self._host.log_stopped(None, Refusal.ALARM.value)
-        await self._host.log_tell(ev.LogAlarmed(self._alarm, "", stored=True))
+        await self._host.tell(ev.LogAlarmed(self._alarm, "", stored=True))
 
     async def _round(self) -> bool:
         """One look at everything; all is caught up where nothing new has come meanwhile. False: there is an alarm."""
@@ -304,13 +344,14 @@ class LogFollower:
             raise self._lied
         await self._take_head()
         while self._notes:
-            await self._compare(*self._notes[0])
+            await self._checkpoints.compare(*self._notes[0])
             self._notes.popleft()
         while self._chains:
-            await self._prove_chain(self._chains[0])
+            await self._entries.prove_chain(self._chains[0])
             self._chains.popleft()
-        await self._look_at_own()
-        await self._look_at_pins()
+        await self._entries.look_at_own()
+        self._deadline = min(self._deadline, self._entries.own_due)
+        await self._entries.look_at_pins()
         if not self._wake.is_set():
             self._caught_up = True
             self._trouble = self._told = ""
@@ -320,147 +361,13 @@ class LogFollower:
         head = self._head
         if head is None:
             return
-        await self._take(await self._read_head(head))
+        if self.log.known is None:
+            self._entries.first = True
+        await self._checkpoints.take(await self._checkpoints.read(head))
         if self._head is head:  # not a newer one
             self._head = None
 
-    async def _read_head(self, data: bytes) -> Shown:
-        """What the server has shown. The first time, the log's key is fetched and pinned."""
-        log = self.log
-        if not data:
-            raise LogLied(Lie.GONE, stored=log.note)
-        if log.known is None:
-            self._first = True
-            shown = await self._fresh_head()
-            if log.verifier is not None:
-                await self._host.log_tell(ev.LogPinned(shown.size, log.verifier.encode()))
-        try:
-            return log.read_untrusted(data)
-        except NoteRefused:
-            await self._fresh_head()  # which says whether it is the key that is another
-            raise LogLied(Lie.UNSIGNED, shown=data, stored=log.note) from None
-
-    async def _fresh_head(self) -> Shown:
-        return self.log.pin_untrusted(await self.ask.head(), self._info.leaf.verifying_key)
-
-    async def _take(self, shown: Shown) -> None:
-        """A checkpoint that the server shows now: what is held becomes it, or was it already."""
-        log, held = self.log, self.log.size
-        if shown.size < held:
-            fresh = await self._fresh_head()  # another process of ours may have been faster than this one
-            if fresh.size < held:
-                raise LogLied(Lie.ROLLBACK, f"{fresh.size:,} entries after {held:,}", fresh.data, log.note)
-            await self._agree(shown)
-            shown = fresh
-        while shown.size > log.size:
-            await self._grow(shown)
-        await self._agree(shown)
-
-    async def _agree(self, shown: Shown, *, by_server: bool = True) -> None:
-        """`shown` is not larger than what is held."""
-        log = self.log
-        if not log.agrees(shown, by_server=by_server):
-            log.agrees(shown, await self.ask.consistency(shown.size, log.size), by_server=by_server)
-
-    async def _compare(self, peer: str, shown: Shown) -> None:
-        """What a peer has seen, or what came with a peer's key."""
-        log = self.log
-        while not peer and shown.size > log.size:
-            await self._grow(shown)
-        if shown.size > log.size:
-            await self._take(await self._fresh_head())
-        if shown.size > log.size:
-            await trio.sleep(WITHHELD_SECONDS)
-            fresh = await self._fresh_head()
-            await self._take(fresh)
-            if shown.size > log.size:
-                detail = f"{peer} has seen {shown.size:,} entries, you are shown {fresh.size:,}"
-                raise LogLied(Lie.WITHHELD, detail, shown=fresh.data, stored=shown.data)
-        try:
-            await self._agree(shown, by_server=not peer)
-        except LogLied as lied:
-            if not peer:
-                raise
-            detail = f"at {shown.size:,} entries, as {peer} has seen it"
-            raise LogLied(lied.lie, detail, lied.shown, lied.stored) from None
-
-    async def _grow(self, shown: Shown) -> None:
-        """Fetch what is between, verify, store, tell."""
-        log, before = self.log, self.log.size
-        # What was held whole is read on, whatever its growth: a server could hide a lie behind many leaves.
-        if self._account.thin or (not log.replay_start and shown.size > LOG_REPLAY):
-            done = log.step(shown, await self.ask.consistency(before, shown.size) if before else ())
-        else:
-            done = log.replay(shown, await self.ask.leaves(log.replay_start, shown.size))
-        log.refresh()
-        if done:
-            await self._host.log_tell(ev.LogGrew(before, log.size))
-
-    # single leaves, where not all are held ----------------------------------------------------------------------------
-
-    async def prove(self, number: int) -> Leaf:
-        """Leaf `number` of the checkpoint that is held, by its inclusion proof. `LogLied`, `LogUnavailable`."""
-        reply = await self.ask.inclusion(number, self.log.size)
-        return self.log.remember(number, reply.leaf, reply.proof)
-
-    async def _prove_chain(self, number: int) -> None:
-        """A leaf and those of the same user before it, back to one that is held."""
-        at: int | None = number
-        for _ in range(CHAIN):
-            if at is None:
-                return
-            leaf = await self.prove(at)
-            self._looked_at = -1
-            at = leaf.previous
-            if any(at == held for held, _ in self.store.of_user(leaf.user)):
-                return
-
-    async def _prove_own(self) -> None:
-        held = {number for number, _ in self.store.of_user(self._account.user)}
-        for number in await self.ask.numbers_of(self._account.user):
-            if number not in held and number < self.log.size:
-                await self.prove(number)
-
-    # what follows -----------------------------------------------------------------------------------------------------
-
-    async def _look_at_own(self) -> None:
-        """Rule 4: nobody else's key may have our name."""
-        log, now = self.log, trio.current_time()
-        if log.thin:
-            await self._prove_own()
-        found = log.own_entries()
-        if found.own is Own.FOREIGN:
-            raise LogLied(Lie.OWN_KEY, _whose_doing(found.leaf), log.note)
-        if found.own is not Own.MISSING:
-            self._own_since = None
-        elif self._own_since is None:
-            self._own_since = now
-        elif now >= self._own_since + OWN_SECONDS:
-            raise LogLied(Lie.OWN_MISSING, shown=log.note)
-        if self._own_since is not None:
-            self._deadline = min(self._deadline, self._own_since + OWN_SECONDS)
-        if found.own is Own.REVOKED and not self._told_revoked:
-            self._told_revoked = True
-            await self._host.log_tell(ev.OwnKeyRevoked())
-        if found.before and self._first:
-            await self._host.log_tell(ev.OwnKeyHistory(found.before))
-
-    async def _look_at_pins(self) -> None:
-        """Follow or block those whose key the log has changed."""
-        log, trust = self.log, self._account.trust
-        if self._looked_at == log.size:
-            return
-        for pin in trust.pins(log.server):
-            later = log.later_leaves(pin.peer, pin.bundle.key_id)
-            if not later:
-                continue
-            outcome = await trace_changes(pin.bundle, later, log.server, self.ask.bundle)
-            for event in apply_outcome(trust, pin, outcome):
-                if isinstance(event, ev.PeerKeyChanged):
-                    await self._host.log_stopped(event.peer, f"the key of {event.peer} has changed")
-                await self._host.log_tell(event)
-        self._looked_at = log.size
-        self._first = False
+    # what goes wrong --------------------------------------------------------------------------------------------------
 
     async def _sound(self, lied: LogLied) -> None:
         """The alarm. A full disk does not silence it."""
@@ -472,7 +379,7 @@ class LogFollower:
         path = write_evidence(trust.folder("evidence"), log.server, log.user, vkey, lied, self._wall_ms())
         self._tell_waiting()
         await self._host.log_stopped(None, Refusal.ALARM.value)
-        await self._host.log_tell(ev.LogAlarmed(self._alarm, "" if path is None else str(path)))
+        await self._host.tell(ev.LogAlarmed(self._alarm, "" if path is None else str(path)))
 
     async def _stumble(self, reason: str) -> None:
         self._trouble = reason
@@ -481,10 +388,4 @@ class LogFollower:
         self._deadline = trio.current_time() + RETRY_SECONDS
         if self._told != reason:
             self._told = reason
-            await self._host.log_tell(ev.LogTrouble(reason))
-
-
-def _whose_doing(leaf: Leaf | None) -> str:
-    if leaf is None or leaf.reset:
-        return "reset by the server's administrator"
-    return "with a signature that should be of your key" if leaf.signatures else "without a signature of your key"
+            await self._host.tell(ev.LogTrouble(reason))

@@ -7,12 +7,12 @@ stored. What cannot be an honest server's is raised as `LogLied`.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
+from messageapp.store.database import Database, transaction
 from messageapp.store.keylog import LogStore
 from messageapp.store.logs import (
     KnownLog,
@@ -23,7 +23,6 @@ from messageapp.store.logs import (
     remember_leaf,
     save_log,
     start_afresh,
-    transaction,
 )
 from messageapp.wire.keylog_forms import LogHead, PeerProof
 from messageapp_keys import labels
@@ -87,7 +86,7 @@ class OwnEntries:
 class KeyLog:
     """`known` is None before the first contact; then `pin` comes first."""
 
-    def __init__(self, database: sqlite3.Connection, server: str, user: str) -> None:
+    def __init__(self, database: Database, server: str, user: str) -> None:
         self.server = server
         self.user = user
         self.origin = log_origin(server)

@@ -37,4 +37,4 @@ async def change_key(client: Client, new: PrivateIdentity) -> None:
         write_signatures(old.sign(labels.SIG_KEY_CHANGE, body)),
         write_signatures(new.sign(labels.SIG_NEW_KEY, body)),
     )
-    await client.log_request("newk", request)
+    await client.ask("newk", request)

@@ -15,7 +15,7 @@ from messageapp_keys.keylog import Leaf, explain
 from . import events as ev
 from .trust import Trust
 
-__all__ = ["Outcome", "apply_outcome", "trace_changes"]
+__all__ = ["Outcome", "apply_outcome", "changed_key", "trace_changes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +66,11 @@ def apply_outcome(trust: Trust, pin: Pin, outcome: Outcome) -> list[ev.Event]:
         trust.block_pin(pin, outcome.how, outcome.offered)
         events.append(ev.PeerKeyChanged(peer, outcome.how, was_verified))
     return events
+
+
+def changed_key(trust: Trust, server: str, peer: str, before: Pin | None, bundle: IdentityBundle) -> ev.KeyChanged:
+    """What the user is told where `trust.judge` has refused `bundle`; `before` is the pin as it was. Slow."""
+    pin = trust.pin(peer, server)
+    assert before is not None and pin is not None  # noqa: S101, PT018 - only a pinned key can differ
+    old, new = (trust.number(peer, server, each) for each in (before.bundle, bundle))
+    return ev.KeyChanged(peer, old, new, before.verified, pin.how)

@@ -79,11 +79,14 @@ class Session:
         random: Random,
         react: Callable[[Incoming], Awaitable[None]],
         at_end: Callable[[MessageAppError], Awaitable[None]],
+        after_batch: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint_if_cancelled,
     ) -> None:
+        """`after_batch` is called in the reader when all that came in one read was reacted to."""
         self._link = link
         self._random = random
         self._react = react
         self._at_end = at_end
+        self._after_batch = after_batch
         self._to_writer, self._writer_inbox = trio.open_memory_channel[Record](QUEUE)
         self._requests: dict[int, _Request] = {}
         self._next_id = 1
@@ -109,6 +112,10 @@ class Session:
         if request.error is not None:
             raise request.error
         return request.result
+
+    async def begin(self, verb: str, argument: Argument, apply: Callable[[Any], Any]) -> None:
+        """Send a request as `request` does; nobody waits for the reply, which `apply` sees in the reader."""
+        await self.post(verb, argument, _Request(apply, trio.Event()))
 
     async def post(
         self,
@@ -149,6 +156,7 @@ class Session:
                 self._heard = trio.current_time()
                 for record in records:
                     await self._receive(record)
+                await self._after_batch()
         except MessageAppError as error:  # a file of pins that cannot be used among them
             await self.end(error)
 

@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import trio
@@ -24,11 +24,14 @@ from messageapp.client.login import Account
 from messageapp.client.trust import Trust
 from messageapp.limits import Limits
 from messageapp.link import Link
+from messageapp.server.mailbox import Mailbox
 from messageapp.server.router import Router
 from messageapp.server.serve import Server
 from messageapp.sockets import BareSocketStream
 from messageapp.store.database import open_database
-from messageapp.wire.commands import Argument, Call, Listing, Raw, make
+from messageapp.store.mailbox import open_mailbox
+from messageapp.store.users import Holder
+from messageapp.wire.commands import Argument, Call, ErrorCode, Errors, Listing, Raw, make
 from messageapp.wire.frames import FrameType
 from messageapp.wire.login import ClientLogin, LoggedIn, ServerLogin, ServerOffer, Welcome, m4_frame
 from messageapp.wire.records import Kind, Packed, Record
@@ -38,8 +41,10 @@ from messageapp_keys.certificate import Certificate
 from messageapp_keys.certificate_reading import certificate_der, leaf_names, spki_hash
 from messageapp_keys.identity import IdentityBundle, PrivateIdentity
 from messageapp_keys.kem import SWIFT, Suite, TemporaryKey, generate_rsa
+from messageapp_keys.names import fold
 from messageapp_keys.signing import algorithm_of
 
+T = TypeVar("T")
 SERVER_NAME = "chat.example"
 _FORWARD = Router._forward
 Stream = trio.StapledStream[Any, Any]
@@ -108,9 +113,11 @@ class EndlessKeys:
 class MemoryDirectory:
     def __init__(self) -> None:
         self.users: dict[str, IdentityBundle] = {}
+        self._added: dict[str, int] = {}
         self._changed = False
 
     def enrol(self, name: str, bundle: IdentityBundle) -> None:
+        self._added[name] = self._added.get(name, 0) + (name not in self.users)
         self.users[name] = bundle
         self._changed = True
 
@@ -124,6 +131,12 @@ class MemoryDirectory:
     def encoded(self, name: str) -> bytes | None:
         bundle = self.find(name)
         return None if bundle is None else bundle.encode()
+
+    def holder(self, name: str) -> Holder | None:
+        for known, bundle in self.users.items():
+            if fold(known) == fold(name):
+                return Holder(known, bundle.key_id, bundle.encode(), self._added[known])
+        return None
 
     def changed(self) -> bool:
         return self._changed
@@ -188,10 +201,14 @@ class RawPeer:
 
 
 class FakeServer:
-    """A server by hand, after the login: it says what the test says. `list` and `ping` are answered by themselves."""
+    """A server by hand, after the login: it says what the test says. `list` and `ping` are answered by themselves.
+
+    It stores no messages, and says so when it is asked; unless `stores`.
+    """
 
     def __init__(self, link: Link) -> None:
         self.link = link
+        self.stores = False
         self._records: list[Record] = []
 
     @classmethod
@@ -222,6 +239,8 @@ class FakeServer:
                 await self.send(Kind.REPLY, record.id, "list", Listing(()))
             elif record.verb == b"ping":
                 await self.send(Kind.REPLY, record.id, "pong", Raw(record.argument))
+            elif record.verb == b"prek" and not self.stores:
+                await self.send(Kind.REPLY, record.id, "erro", Errors(ErrorCode.UNKNOWN_VERB, ""))
             else:
                 return record
 
@@ -236,6 +255,7 @@ class World:
         self.listener = MemoryListener()
         self.trusts: dict[str, sqlite3.Connection] = {}
         self.served = trio.Event()  # `serve` has returned
+        self.mail: sqlite3.Connection | None = None  # the file of its mailbox
         self._folder = folder
 
     def connect(self) -> Stream:
@@ -260,9 +280,12 @@ class World:
         return Account(user=name, identity=who, authority=authority()[1], trust=trust, **changes)
 
     @asynccontextmanager
-    async def client(self, name: str, *, stream: Stream | None = None, **changes: Any) -> AsyncIterator[Client]:
+    async def client(
+        self, name: str, *, stream: Stream | None = None, wall_ms: Callable[[], int] | None = None, **changes: Any
+    ) -> AsyncIterator[Client]:
         account = self.account(name, **changes)
-        async with open_client(stream or self.connect(), account, self.keys) as client:
+        clock: dict[str, Any] = {} if wall_ms is None else {"wall_ms": wall_ms}
+        async with open_client(stream or self.connect(), account, self.keys, **clock) as client:
             yield client
 
     def login(self, name: str, *, device: bytes | None = None, suites: tuple[Suite, ...] = (SWIFT,)) -> ClientLogin:
@@ -325,7 +348,7 @@ async def dial(world: World) -> BareSocketStream:
 
 
 @asynccontextmanager
-async def with_fake_server(world: World, name: str) -> AsyncIterator[tuple[Client, FakeServer]]:
+async def with_fake_server(world: World, name: str, **changes: Any) -> AsyncIterator[tuple[Client, FakeServer]]:
     """A real client at a server by hand."""
     near, far = trio.testing.memory_stream_pair()
     server: FakeServer | None = None
@@ -336,27 +359,55 @@ async def with_fake_server(world: World, name: str) -> AsyncIterator[tuple[Clien
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve)
-        async with world.client(name, stream=near) as client:
+        async with world.client(name, stream=near, **changes) as client:
             await trio.testing.wait_all_tasks_blocked()
             assert server is not None
             yield client, server
 
 
+async def at_once(call: Callable[[], T]) -> T:
+    """In the place of a thread, which the mock clock does not wait for."""
+    await trio.lowlevel.checkpoint()
+    return call()
+
+
 @asynccontextmanager
-async def open_world(limits: Limits | None = None, **changes: Any) -> AsyncIterator[World]:
-    """A running server without listeners; leaving it cancels everything."""
+async def open_world(
+    limits: Limits | None = None, *, mail: bool | dict[str, Any] = False, **changes: Any
+) -> AsyncIterator[World]:
+    """A running server without listeners; leaving it cancels everything.
+
+    With `mail` it has a mailbox, `world.mail` is its file; a dict changes the arguments of `Mailbox`, and its
+    "database" is used and left open.
+    """
     directory, keys, folder = MemoryDirectory(), EndlessKeys(), Path(tempfile.mkdtemp(prefix="world-"))
+    limits = limits or some_limits()
     world: World | None = None
+    given = dict(mail) if isinstance(mail, dict) else {}
+    database = None
+    if mail:
+        database = given.pop("database", None) or open_mailbox(folder / "mail.db")
+        log = changes.get("log")
+        given = {
+            "directory": directory,
+            "limits": limits,
+            "blocks": changes.get("blocks"),
+            "run": at_once,
+            **({} if log is None else {"proof_of": log.proof_of}),
+            **given,
+        }
+        changes["mailbox"] = Mailbox(database, **given)
     try:
         async with trio.open_nursery() as nursery:
             changes.setdefault("offer", server_offer())
             server = Server(
                 directory=directory,
                 keys=keys,
-                limits=limits or some_limits(),
+                limits=limits,
                 **changes,
             )
             world = World(server, directory, keys, folder)
+            world.mail = database
 
             async def serve(world: World, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
                 await world.server.serve([world.listener], task_status=task_status)
@@ -368,6 +419,8 @@ async def open_world(limits: Limits | None = None, **changes: Any) -> AsyncItera
     finally:
         for database in world.trusts.values() if world is not None else ():
             database.close()
+        if world is not None and world.mail is not None and not (isinstance(mail, dict) and "database" in mail):
+            world.mail.close()
         shutil.rmtree(folder)
 
 
