@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import io
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,16 +18,8 @@ from messageapp_cli.account import server_name
 from messageapp_cli.connect import has_terminal
 from messageapp_cli.main import main
 from messageapp_keys.identity import PrivateIdentity
-from support.processes import PASSPHRASE, save, write_certificates
-
-Command = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture(autouse=True)
-def thaw() -> Iterator[None]:
-    """`connect` takes what is loaded out of the collector's sight, for the rest of a process that is not ours."""
-    yield
-    gc.unfreeze()
+from support.commands import Command, hide_terminal
+from support.processes import save, write_certificates
 
 
 @pytest.fixture
@@ -46,19 +38,9 @@ def port() -> Iterator[str]:
 
 
 @pytest.fixture
-def command(home: Home, port: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    monkeypatch.setenv("MESSAGEAPP_HOME", str(home.path))
-    monkeypatch.setenv("MESSAGEAPP_PASSPHRASE", PASSPHRASE)
-
-    def call(*options: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as caught:
-            main(["connect", "127.0.0.1", port, *options])
-        captured = capsys.readouterr()
-        assert isinstance(caught.value.code, int)
-        assert "internal error" not in captured.err
-        return caught.value.code, captured.out, captured.err
-
-    return call
+def command(command: Command, port: str) -> Command:
+    """`connect` to a port where nobody listens."""
+    return partial(command, "connect", "127.0.0.1", port)
 
 
 def test_nobody_listens(command: Command, home: Home, port: str) -> None:
@@ -85,14 +67,7 @@ def test_the_wrong_passphrase_is_known_before_a_byte_is_sent(
 def test_no_way_to_ask_for_the_passphrase(command: Command, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     write_certificates(home)
     monkeypatch.delenv("MESSAGEAPP_PASSPHRASE")
-    real = open
-
-    def no_terminal(file: object, *args: object, **kwargs: object) -> object:
-        if file == "/dev/tty":
-            raise OSError("no such device")
-        return real(file, *args, **kwargs)  # type: ignore[call-overload]
-
-    monkeypatch.setattr("builtins.open", no_terminal)
+    hide_terminal(monkeypatch)
     code, _, err = command()
     assert code == 2
     assert "no terminal to ask for the passphrase; use --passphrase-file FILE or $MESSAGEAPP_PASSPHRASE" in err
@@ -185,13 +160,25 @@ def test_a_key_file_with_one_byte_changed(command: Command, home: Home) -> None:
 
 def test_trust_that_is_damaged(command: Command, home: Home) -> None:
     write_certificates(home)
-    path = home.trust("alice")
-    path.parent.mkdir(parents=True, mode=0o700)
-    path.write_bytes(b"no database" * 1000)
-    code, out, err = command()
-    assert (code, out) == (2, "")
-    assert str(path) in err
-    assert path.read_bytes() == b"no database" * 1000
+    assert command()[0] == 5  # there is a key now
+    home.account("alice").unlink()
+    for path in (home.trust("alice"), home.account("alice")):  # of before it was encrypted, and the encrypted one
+        path.write_bytes(b"no database" * 1000)
+        code, out, err = command()
+        assert (code, out) == (2, "")
+        assert str(path) in err
+        assert path.read_bytes() == b"no database" * 1000
+
+
+def test_a_lost_database_is_not_replaced_in_silence(command: Command, home: Home) -> None:
+    write_certificates(home)
+    assert command()[0] == 5
+    home.account("alice").unlink()
+    code, _, err = command()
+    assert code == 5
+    missing = f"messageapp: {home.account('alice')} is missing; begun anew: no messages, and nobody's key is known\n"
+    assert missing in err
+    assert missing not in command()[2]
 
 
 @pytest.mark.parametrize(

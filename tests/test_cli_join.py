@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import re
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from messageapp.store.home import Home
 from messageapp.store.invites import list_invites
 from messageapp.store.users import list_users, revoke_user
 from messageapp_cli.invite import LIFETIME_MS, write_address
-from messageapp_cli.main import main
 from messageapp_cli.qr import qr_lines
 from messageapp_keys.certificate import load_certificate_untrusted
 from messageapp_keys.certificate_reading import certificate_der
@@ -26,17 +24,11 @@ from messageapp_keys.identity import PrivateIdentity
 from messageapp_keys.joincode import JoinCode
 from messageapp_keys.keystore import SealedIdentity
 from messageapp_keys.types import InviteSecret
-from support.processes import PASSPHRASE, Site, open_site, run, save, write_certificates
+from support.commands import Command, hide_terminal
+from support.processes import Site, open_site, run, save, write_certificates
 
-Command = Callable[..., tuple[int, str, str]]
 CODE = JoinCode("127.0.0.1", 9, "bob", bytes(32), InviteSecret(bytes(16)))
 MISTYPED = "messageapp: this join code is mistyped: a character is wrong, or two have changed places\n"
-
-
-@pytest.fixture(autouse=True)
-def thaw() -> Iterator[None]:
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture
@@ -47,28 +39,9 @@ def home(tmp_path: Path) -> Home:
     return found
 
 
-@pytest.fixture
-def command(home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    monkeypatch.setenv("MESSAGEAPP_HOME", str(home.path))
-    monkeypatch.setenv("MESSAGEAPP_PASSPHRASE", PASSPHRASE)
-    real = open
-
-    def no_terminal(file: object, *args: object, **kwargs: object) -> object:
-        if file == "/dev/tty":
-            raise OSError("no such device")
-        return real(file, *args, **kwargs)  # type: ignore[call-overload]
-
-    monkeypatch.setattr("builtins.open", no_terminal)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as caught:
-            main([*arguments])
-        captured = capsys.readouterr()
-        assert isinstance(caught.value.code, int)
-        assert "internal error" not in captured.err
-        return caught.value.code, captured.out, captured.err
-
-    return call
+@pytest.fixture(autouse=True)
+def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    hide_terminal(monkeypatch)
 
 
 # invite ---------------------------------------------------------------------------------------------------------------
@@ -247,7 +220,7 @@ def test_nobody_listens_and_nothing_is_left_behind(command: Command, home: Home,
     said = f"messageapp: nobody listens on 127.0.0.1:{nowhere.port}\n"
     assert command("join", nowhere.encode(), "--user", "bob") == (5, "", said)
     assert home.identities() == []
-    assert not home.trust("bob").parent.exists()
+    assert not home.account_folder("bob").exists()
 
 
 def test_the_only_identity_or_this_machines_user_is_the_name(
@@ -262,7 +235,7 @@ def test_the_only_identity_or_this_machines_user_is_the_name(
     save(home, "Dan", PrivateIdentity.generate("ed25519"))
     assert command("join", nowhere.encode())[0] == 5
     assert made == ["carol"]
-    assert home.trust("dan").exists()
+    assert home.account("dan").exists()
 
 
 def test_an_identity_that_is_there_with_another_passphrase(
@@ -296,19 +269,22 @@ def test_two_commands_from_nothing_to_the_prompt_and_a_chat(tmp_path: Path) -> N
         assert server.until("join with: ") == f"join with: messageapp join {first}"
         alice = site.start("join", first, "--user", "alice", "--plain", home=tmp_path / "a")
         alice.until("User Login Complete!")
-        assert "joined as alice; from now on: messageapp connect 127.0.0.1" in alice.err
+        assert f"joined as alice; from now on: messageapp connect 127.0.0.1 {site.port}\n" in alice.err
         second = run(site.path, "invite", "bob").stdout.strip()
-        bob = site.start("join", *second.split("-"), "--plain", "--pq", home=tmp_path / "b")
+        bob = site.start(
+            "join", *second.split("-"), "--plain", "--pq", "--home", f"{tmp_path}/b b", home=tmp_path / "b"
+        )
         bob.until("User Login Complete!")
+        assert f"from now on: messageapp connect 127.0.0.1 {site.port} --home '{tmp_path}/b b'\n" in bob.err
         site.chat(bob, "bob", alice, "alice")
         bob.send("hello alice")
         alice.until("<bob> hello alice")
         for client in (alice, bob):
             client.send("/exit", "exit")
             assert client.finish() == 0
-        sealed = SealedIdentity.parse_untrusted(Home(tmp_path / "b").identity("bob").read_bytes())
+        sealed = SealedIdentity.parse_untrusted(Home(tmp_path / "b b").identity("bob").read_bytes())
         assert sealed.bundle.kind == "RSA-3072 + ML-DSA-65"
-        for home, name in ((tmp_path / "a", "alice"), (tmp_path / "b", "bob")):
+        for home, name in ((tmp_path / "a", "alice"), (tmp_path / "b b", "bob")):
             done = run(home, "connect", "127.0.0.1", str(site.port), "--plain", stdin="exit\n")
             assert (done.returncode, "User Login Complete!" in done.stdout) == (0, True), name
 
@@ -333,7 +309,7 @@ def test_refused_joins_leave_nothing_behind_and_invitations_outlive_the_server(t
             done = run(home, "join", code, "--user", user, "--plain", stdin="exit\n")
             assert (done.returncode, done.stdout) == (4, "")
             assert Home(home).identities() == []
-            assert not Home(home).trust(user).exists()
+            assert not Home(home).account_folder(user).exists()
             return done.stderr
 
         assert "this join code was revoked" in made_now(first, "ann")

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from messageapp.client.client import State
 from messageapp.wire.commands import UserState
-from messageapp_cli.commands import ROWS
+from messageapp_cli.commands import ROWS, Command
 from messageapp_cli.console import Completion
-from messageapp_cli.modes import Complain, Run, Say, Screen, complete, prompt, step
+from messageapp_cli.modes import Complain, Recent, Run, Say, Screen, Write, complete, prompt, step
 
 ONLINE = {
     "alice": UserState.IDLE,
@@ -25,6 +25,15 @@ RINGING = Screen("alice", State.RINGING, peer="bob", caller="bob", online=ONLINE
 CALLING = Screen("alice", State.CALLING, peer="bob", online=ONLINE)
 KEYING = Screen("alice", State.KEYING, peer="bob", online=ONLINE)
 CHAT = Screen("alice", State.CHAT, peer="bob", online=ONLINE)
+OPEN = Screen("alice", State.ONLINE, online=ONLINE, open="dan")
+OPEN_AND_CHAT = Screen("alice", State.CHAT, peer="bob", online=ONLINE, open="dan")
+MAIL = Screen(
+    "alice",
+    State.ONLINE,
+    online={"alice": UserState.IDLE, "dave": UserState.IDLE},
+    known=("dan", "Dave"),
+    recent=(Recent(42, True, "see you"), Recent(41, False, "hello")),
+)
 
 
 @pytest.mark.parametrize("screen", [HOME, RINGING, CALLING])
@@ -37,6 +46,17 @@ def test_the_chat_prompt(screen: Screen) -> None:
     assert prompt(screen) == "[CHAT]-> "
 
 
+@pytest.mark.parametrize("state", [State.ONLINE, State.RINGING, State.CHAT])
+def test_the_prompt_of_an_open_conversation_says_who_gets_what_is_typed(state: State) -> None:
+    assert prompt(Screen("alice", state, peer="bob", open="dan")) == "[CHAT dan]-> "
+
+
+def test_the_mark_is_of_whoever_gets_what_is_typed() -> None:
+    assert prompt(Screen("alice", State.CHAT, peer="bob", mark="✓ ")) == "✓ [CHAT]-> "
+    assert prompt(Screen("alice", State.CHAT, peer="bob", open="dan", open_mark="✓ ", mark="")) == "✓ [CHAT dan]-> "
+    assert prompt(Screen("alice", State.CHAT, peer="bob", open="dan", mark="✓ ")) == "[CHAT dan]-> "
+
+
 def told(screen: Screen, line: str) -> str:
     """The command that is carried out, the text that is said (in quotes), or the complaint."""
     match step(screen, line):
@@ -44,6 +64,8 @@ def told(screen: Screen, line: str) -> str:
             return " ".join([command.name, *words])
         case Say(text):
             return repr(text)
+        case Write(peer, text):
+            return f"to {peer}: {text!r}"
         case Complain(text):
             return f"error: {text}"
     return ""
@@ -65,7 +87,7 @@ def test_an_empty_line_is_nothing(screen: Screen, line: str) -> None:
         ("chat bob", "chat bob"),
         ("chatbob", "chat bob"),
         ("/chat bob", "chat bob"),
-        ("hello", "error: unknown command “hello”; did you mean `help`?"),
+        ("hello", "error: unknown command “hello”; did you mean `help [COMMAND]`?"),
         ("//list", "error: unknown command “//list”; did you mean `list`?"),
     ],
 )
@@ -103,6 +125,42 @@ def test_lines_in_a_chat(screen: Screen, line: str, meaning: str) -> None:
     assert told(screen, line) == meaning
 
 
+@pytest.mark.parametrize(
+    ("line", "meaning"),
+    [
+        ("hello", "to dan: 'hello'"),
+        ("list", "to dan: 'list'"),
+        ("  two  spaces ", "to dan: '  two  spaces '"),
+        ("two\nlines\n", "to dan: 'two\\nlines'"),
+        ("//exit", "to dan: '/exit'"),
+        ("/exit", "exit"),
+        ("/to carol", "to carol"),
+        ("/to", "to"),
+        ("/chat carol", "chat carol"),  # calls are made from here, too
+        ("/acpt", "acpt"),
+        ("/history", "history"),
+        ("/msg carol  hi ", "msg carol  hi "),
+        ("/edit", "error: usage: edit N TEXT"),
+        ("/what?", "error: unknown command “/what?”; did you mean `chat USER`?"),
+    ],
+)
+@pytest.mark.parametrize("screen", [OPEN, OPEN_AND_CHAT])
+def test_lines_in_an_open_conversation(screen: Screen, line: str, meaning: str) -> None:
+    assert told(screen, line) == meaning
+
+
+def test_a_text_keeps_its_spaces_at_the_command_prompt() -> None:
+    assert step(HOME, "msg bob   two  spaces ") == Run(_row("msg"), ("bob", "  two  spaces "))
+    assert step(HOME, "  /msg bob see\nyou") == Run(_row("msg"), ("bob", "see\nyou"))
+
+
+def test_a_chat_with_the_peer_of_the_open_conversation() -> None:
+    assert Screen("alice", State.CHAT, peer="Bob", open="bob").with_open
+    assert not OPEN_AND_CHAT.with_open
+    assert not OPEN.with_open
+    assert not CHAT.with_open
+
+
 @given(st.text())
 def test_no_text_is_lost_in_a_chat(line: str) -> None:
     """Said as it is but for empty lines at its end, with one slash less, or answered; never silently something else."""
@@ -115,6 +173,13 @@ def test_no_text_is_lost_in_a_chat(line: str) -> None:
         assert action == Say(line[1:].rstrip("\n"))
     else:
         assert isinstance(action, Run | Complain)
+    opened = step(OPEN, line)
+    assert opened == (Write("dan", action.text) if isinstance(action, Say) else opened)
+    assert isinstance(opened, Write) == isinstance(action, Say)
+
+
+def _row(name: str) -> Command:
+    return next(row for row in ROWS if row.name == name)
 
 
 def test_a_text_for_a_chat_that_has_just_ended_is_no_command() -> None:
@@ -160,7 +225,7 @@ def test_an_empty_line_offers_every_command_with_its_help() -> None:
         (HOME, "/l", ["/list"]),
         (HOME, "L", ["list"]),
         (HOME, "ch", ["chat "]),
-        (HOME, "e", ["exit"]),
+        (HOME, "e", ["edit ", "expire ", "export ", "exit"]),
         (HOME, "exit", []),
         (HOME, "q", []),
         (HOME, "chat ", ["chat Bert", "chat bob"]),  # who is free, and not oneself
@@ -186,17 +251,40 @@ def test_an_empty_line_offers_every_command_with_its_help() -> None:
         (CHAT, "", []),
         (CHAT, "li", []),
         (CHAT, "chat ", []),
-        (CHAT, "/", ["/list", "/verify ", "/block ", "/status", "/help", "/exit"]),
-        (CHAT, "/c", []),
+        (CHAT, "/", [f"/{row.name}{' ' if row.argument else ''}" for row in ROWS if row.in_chat]),
+        (CHAT, "/c", ["/conversations"]),  # not the calls
         (CHAT, "/verify ", ["/verify bob", "/verify live", "/verify confirm"]),
-        (KEYING, "/e", ["/exit"]),
+        (KEYING, "/ex", ["/expire ", "/export ", "/exit"]),
+        (OPEN, "", []),
+        (OPEN, "his", []),
+        (OPEN, "/c", ["/chat ", "/cach ", "/conversations"]),
+        (OPEN, "/verify ", ["/verify dan"]),
+        (HOME, "msg ", ["msg Bert", "msg bob", "msg carol", "msg dave", "msg erin"]),
+        (MAIL, "msg d", ["msg dan", "msg dave"]),
+        (MAIL, "msgd", []),
+        (MAIL, "msg dan ", []),
+        (MAIL, "to D", ["to dan", "to dave"]),
+        (MAIL, "edit ", ["edit 42 "]),
+        (MAIL, "reply ", ["reply 42 ", "reply 41 "]),
+        (MAIL, "why 4", ["why 42", "why 41"]),
+        (MAIL, "why 41", ["why 41"]),
+        (MAIL, "why 5", []),
+        (MAIL, "why 42 ", []),
+        (MAIL, "expire dan ", ["expire dan off"]),
+        (MAIL, "receipts dan o", ["receipts dan on", "receipts dan off"]),
+        (MAIL, "export dan --j", ["export dan --json"]),
+        (MAIL, "export dan --json ", []),
     ],
 )
 def test_completion(screen: Screen, text: str, offered: list[str]) -> None:
     assert lines(screen, text) == offered
 
 
-@given(st.sampled_from([HOME, RINGING, CALLING, KEYING, CHAT]), st.text(max_size=30))
+def test_a_number_is_offered_with_the_beginning_of_its_message() -> None:
+    assert [(item.text, item.meta) for item in complete(MAIL, "why ")] == [("42", "see you"), ("41", "hello")]
+
+
+@given(st.sampled_from([HOME, RINGING, CALLING, KEYING, CHAT, OPEN, MAIL]), st.text(max_size=30))
 def test_completion_only_replaces_what_was_typed(screen: Screen, text: str) -> None:
     for item in complete(screen, text):
         assert isinstance(item, Completion)

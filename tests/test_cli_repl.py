@@ -11,7 +11,8 @@ import pytest
 import trio
 import trio.testing
 
-from messageapp.client.client import REFRESH_SECONDS, State
+from messageapp.client.client import EXIT_SECONDS, PARTING_SECONDS, State
+from messageapp.client.online import REFRESH_SECONDS
 from messageapp.errors import ConnectionCut
 from messageapp.wire.commands import Call, Errors
 from messageapp.wire.records import Kind
@@ -49,10 +50,10 @@ async def test_the_bottom_line_follows_the_pin(autojump_clock: trio.testing.Mock
             stage.world.directory.enrol("bob", identity("bob").bundle)
             bob = await stage.enter("bob", identity=identity("bob"))
             await stage.chat("alice", "bob")
-            assert alice.repl.toolbar().endswith("chat with bob, hybrid, auth Ed25519, not verified")
+            assert alice.repl.toolbar().startswith("chat with bob, hybrid, auth Ed25519, not verified · ")
 
 
-async def test_a_received_text_has_its_time_on_a_terminal_only() -> None:
+async def test_a_received_text_has_its_time_and_number_on_a_terminal_only() -> None:
     with trio.fail_after(60):
         async with open_stage() as stage:
             alice = await stage.enter("alice", plain=False)
@@ -62,7 +63,7 @@ async def test_a_received_text_has_its_time_on_a_terminal_only() -> None:
             bob.type("to alice")
             await settled()
             assert bob.console.lines[-1] == "<alice> to bob"
-            assert re.fullmatch(r"\d\d:\d\d <bob> to alice", alice.console.lines[-1])
+            assert re.fullmatch(r"\d\d:\d\d #\d+ <bob> to alice", alice.console.lines[-1])
 
 
 async def test_typed_while_the_keys_are_made_it_is_sent_when_they_are() -> None:
@@ -328,7 +329,7 @@ async def test_a_server_that_does_not_say_goodbye_is_left_after_a_little(
             alice.type("exit")
             await settled()
             assert not alice.left
-            await trio.sleep(5.1)
+            await trio.sleep(EXIT_SECONDS + PARTING_SECONDS + 0.1)
             assert alice.left
             assert type(alice.error) is ConnectionCut
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,11 +14,9 @@ from messageapp.limits import Limits, limit_rows
 from messageapp.server.setup import load_authority, prepare_server
 from messageapp.store.home import Home
 from messageapp_cli import serve as subject
-from messageapp_cli.main import main
 from messageapp_keys.certificate import verify_chain_untrusted
+from support.commands import Command
 from support.processes import write_certificates
-
-Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -29,22 +27,13 @@ def home(tmp_path: Path) -> Home:
 
 
 @pytest.fixture
-def command(home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    monkeypatch.setenv("MESSAGEAPP_HOME", str(home.path))
+def command(command: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """`serve`."""
     # The lines of a log would go to this test's own stderr.
     monkeypatch.setattr("messageapp_cli.logs.start_logging", lambda *args, **kwargs: None)
     # What ought to be refused would otherwise run until it is told to end.
     monkeypatch.setattr("messageapp.server.serve.Server.serve", None)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as caught:
-            main(["serve", *arguments])
-        captured = capsys.readouterr()
-        assert isinstance(caught.value.code, int)
-        assert "internal error" not in captured.err
-        return caught.value.code, captured.out, captured.err
-
-    return call
+    return partial(command, "serve")
 
 
 @pytest.fixture

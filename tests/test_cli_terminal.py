@@ -15,7 +15,7 @@ from prompt_toolkit.data_structures import Size
 from prompt_toolkit.input import PipeInput, create_pipe_input
 from prompt_toolkit.output.vt100 import Vt100_Output
 
-from messageapp_cli.console import Completion, Console, EndOfInput, Input, Interrupt, Line
+from messageapp_cli.console import Completion, Console, EndOfInput, Input, Interrupt, Jump, Line
 from messageapp_cli.terminal import INPUT_BUFFER, open_terminal
 
 ENTER, TAB, CTRL_C, CTRL_D, CTRL_R, LEFT, ALT_ENTER = "\r", "\t", "\x03", "\x04", "\x12", "\x1b[D", "\x1b\r"
@@ -134,6 +134,56 @@ async def test_alt_enter_inserts_a_newline(keys: PipeInput) -> None:
     async with world(keys) as w:
         keys.send_text("one" + ALT_ENTER + "two" + ENTER)
         assert await w.next() == Line("one\ntwo")
+
+
+async def test_alt_and_a_digit_takes_the_half_typed_line_along(keys: PipeInput) -> None:
+    async with world(keys) as w:
+        keys.send_text("hällo wrld" + LEFT * 3 + "\x1b2")
+        assert await w.next() == Jump(2, "hällo wrld")
+        await w.screen.until_last("[SERVER-COMMAND]->")
+        keys.send_text("\x1b9" + "again" + ENTER)
+        assert [await w.next(), await w.next()] == [Jump(9, ""), Line("again")]
+        assert "wrld" not in repr(Jump(2, "hällo wrld"))
+
+
+async def test_a_line_is_put_back_before_what_was_typed_meanwhile(keys: PipeInput) -> None:
+    async with world(keys) as w:
+        assert w.console.typed() == ""
+        keys.send_text("rld" + LEFT)
+        await w.screen.until_last("[SERVER-COMMAND]-> rld")
+        assert w.console.typed() == "rld"
+        w.console.put_back("hello w")
+        await w.screen.until_last("[SERVER-COMMAND]-> hello wrld")
+        keys.send_text("!" + ENTER)  # the cursor has not moved within it
+        assert await w.next() == Line("hello wrl!d")
+
+
+async def test_what_was_half_typed_is_known_after_a_hang_up(keys: PipeInput) -> None:
+    async with world(keys) as w:
+        keys.send_text("half a line")
+        await w.screen.until_last("[SERVER-COMMAND]-> half a line")
+        keys.close()
+        assert await w.next() == EndOfInput()
+        assert w.console.typed() == "half a line"
+
+
+async def test_what_was_submitted_is_half_typed_no_more(keys: PipeInput) -> None:
+    async with world(keys) as w:
+        for _ in range(20):
+            keys.send_text("sent" + ENTER)
+            assert await w.next() == Line("sent")
+            assert w.console.typed() == ""
+
+
+async def test_a_dim_line_stands_back(keys: PipeInput, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with world(keys) as w:
+        w.console.write("bob: hi  — 1 unread, to bob", dim=True)
+        await w.screen.until(lambda: "bob: hi  — 1 unread, to bob" in w.screen.lines())
+        assert any("\x1b[2mbob: hi  — 1 unread, to bob\x1b[22m" in text for text in w.screen.raw)
+        monkeypatch.setenv("NO_COLOR", "1")
+        w.console.write("carol: hi", dim=True)
+        await w.screen.until(lambda: "carol: hi" in w.screen.lines())
+        assert not any("\x1b[2mcarol" in text for text in w.screen.raw)
 
 
 async def test_a_paste_of_lines_is_one_input(keys: PipeInput) -> None:

@@ -37,17 +37,15 @@ from messageapp.wire.records import Kind, Record
 from messageapp.wire.states import Role
 from messageapp_cli.console import Completion, neutral
 from messageapp_cli.logs import start_logging
-from messageapp_cli.main import main
 from messageapp_cli.plain import open_plain
 from messageapp_cli.render import MAX_LINES, error_line, one_line, render
 from messageapp_cli.terminal import open_terminal
-from messageapp_keys import keystore
 from messageapp_keys.authority import make_ca
 from messageapp_keys.certificate import CertificateRefused, describe, verify_chain_untrusted
 from messageapp_keys.codec import Malformed, tlvs, u8, u16, u24, u32, u64, vec8, vec16
-from messageapp_keys.identity import PrivateIdentity
 from messageapp_keys.keystore import KeyFileCorrupt, SealedIdentity, seal_identity
 from messageapp_keys.names import is_username
+from support.commands import called, stretch_lightly
 from support.hostile import HOSTILE, LOOK_ALIKES, MIB, MOST_MARKS, SHORT, highest_pile, invisible_in, raw_in
 from support.keys import NOW, SERVER, identity, rsa_key
 from support.processes import LIGHT, PASSPHRASE
@@ -251,22 +249,13 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     """A command in this process: its exit code and the lines that it shows, each of which must begin as ours do."""
     monkeypatch.setenv("MESSAGEAPP_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("MESSAGEAPP_PASSPHRASE", PASSPHRASE)
-    seal = keystore.seal_identity
-
-    def light(user: str, identity: PrivateIdentity, passphrase: str) -> bytes:
-        return seal(user, identity, passphrase, cost=LIGHT)
-
-    monkeypatch.setattr("messageapp.store.identities.seal_identity", light)
+    stretch_lightly(monkeypatch)
 
     def call(*arguments: str) -> tuple[int, list[str]]:
-        with pytest.raises(SystemExit) as caught:
-            main([*arguments])
-        out, err = capsys.readouterr()
-        assert isinstance(caught.value.code, int)
-        assert "internal error" not in err, arguments
+        code, out, err = called(capsys, *arguments)
         lines = err.split("\n")
         assert all(line.startswith(_OWN) for line in lines if line), lines
-        return caught.value.code, [*out.split("\n"), *lines]
+        return code, [*out.split("\n"), *lines]
 
     return call
 

@@ -21,6 +21,7 @@ __all__ = [
     "EndOfInput",
     "Input",
     "Interrupt",
+    "Jump",
     "Line",
     "View",
     "neutral",
@@ -60,7 +61,18 @@ class BadInput:
     reason: str
 
 
-Input = Line | Interrupt | EndOfInput | BadInput
+@dataclass(frozen=True, slots=True)
+class Jump:
+    """Alt+1 to Alt+9: to that conversation. The half-typed line comes with it and is gone from the prompt."""
+
+    place: int
+    typed: str
+
+    def __repr__(self) -> str:
+        return f"Jump({self.place}, <{len(self.typed)} characters>)"
+
+
+Input = Line | Interrupt | EndOfInput | BadInput | Jump
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +113,9 @@ class Console(Protocol):
         come; a Ctrl-D typed in a terminal does not end it, so that the caller may ask whether to leave."""
         ...
 
-    def write(self, text: str) -> None:
-        """Print one or more whole lines above the half-typed one; a final newline is added if missing.
+    def write(self, text: str, *, dim: bool = False) -> None:
+        """Print one or more whole lines above the half-typed one; a final newline is added if missing. `dim` lines
+        stand back, where the screen can show that.
 
         The text goes out as it is, without markup; control characters are replaced (see `neutral`). The terminal
         never blocks here; plain output blocks as long as the reader of stdout does. After leaving it does nothing.
@@ -111,6 +124,14 @@ class Console(Protocol):
 
     def refresh(self) -> None:
         """The view's prompt or toolbar has changed: draw again soon. Never blocks."""
+        ...
+
+    def typed(self) -> str:
+        """The half-typed line, empty where there is none. A cheap read."""
+        ...
+
+    def put_back(self, text: str) -> None:
+        """Put `text` before what is half typed, to be gone on with. Plain output has no such line and does nothing."""
         ...
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import click
 
-from .connect import RSA_POOL, converse, has_terminal
+from messageapp.clock import wall_ms
+
+from .connect import RSA_POOL, converse, has_terminal, reconnect_option
 from .options import UsernameType, ask_passphrase, home_option, passphrase_option
 
 __all__ = ["join"]
@@ -23,6 +25,7 @@ _ASKED: Final = 200  # characters that are read of a name
 @click.argument("code", nargs=-1, required=True)
 @click.option("--user", type=UsernameType(), help="Your name there, where the code leaves you the choice.")
 @click.option("--plain", is_flag=True, help="Commands from stdin, lines to stdout, no escape sequences; for scripts.")
+@reconnect_option
 @click.option("--pq", is_flag=True, help="A new identity has an ML-DSA-65 key as well.")
 @click.option("--trust-server", is_flag=True, help="Accept that the server has another key or name than before.")
 @passphrase_option
@@ -31,6 +34,7 @@ def join(
     code: tuple[str, ...],
     user: str | None,
     plain: bool,
+    reconnect: bool | None,
     pq: bool,
     trust_server: bool,
     passphrase_file: str | None,
@@ -62,31 +66,41 @@ def join(
             user=name,
             identity=candidate.identity,
             authority=Invitation.of(parsed),
-            trust=Trust(database, name, candidate.identity.bundle, lambda: time.time_ns() // 1_000_000),
+            trust=Trust(database, name, candidate.identity.bundle, wall_ms),
             server=parsed.host,
             port=parsed.port,
             trust_server=trust_server,
             on_proved=candidate.save,
         )
-        return trio.run(_join, account, candidate, plain or not has_terminal())
+        plain = plain or not has_terminal()
+        return trio.run(_join, account, candidate, plain, not plain if reconnect is None else reconnect)
 
 
-async def _join(account: Any, candidate: _Candidate, plain: bool) -> int:
+async def _join(account: Any, candidate: _Candidate, plain: bool, reconnect: bool) -> int:
     from messageapp.client.client import open_client
     from messageapp.client.login import dial
     from messageapp.errors import JoinRefused, MessageAppError
     from messageapp.keypool import open_pool
 
     from .main import complain
+    from .reconnect import returning
 
     joined = False
     async with open_pool(RSA_POOL) as pool:
-        stream = await dial(account.server, account.port)
-        try:
+
+        @asynccontextmanager
+        async def opening() -> AsyncIterator[Any]:
+            nonlocal account, joined
+            stream = await dial(account.server, account.port)
             async with open_client(stream, account, pool) as client:
-                joined = True
-                complain(f"joined as {account.user}; from now on: messageapp connect {account.server} {account.port}")
-                return await converse(client, plain=plain)
+                if not joined:
+                    joined = True
+                    complain(f"joined as {account.user}; from now on: {_login_of(account, candidate.home)}")
+                account = returning(account)
+                yield client
+
+        try:
+            return await converse(opening, plain=plain, reconnect=reconnect)
         except JoinRefused:
             candidate.take_away()
             raise
@@ -96,6 +110,17 @@ async def _join(account: Any, candidate: _Candidate, plain: bool) -> int:
             raise
 
 
+def _login_of(account: Any, home: Any) -> str:
+    """The command line of the next login, from the same folder and for the same shell."""
+    from messageapp.store.identities import list_identities
+
+    words = ["messageapp", "connect", account.server, str(account.port)]
+    given = click.get_current_context().get_parameter_source("home")
+    words += ["--home", str(home.path)] if given is click.core.ParameterSource.COMMANDLINE else []
+    words += ["--user", account.user] if len(list_identities(home)) > 1 else []
+    return shlex.join(words)
+
+
 @dataclass
 class _Candidate:
     """An identity that wants to join. A new one is on disk before the server can enrol it."""
@@ -103,6 +128,8 @@ class _Candidate:
     home: Any
     name: str
     identity: Any
+    key: Any = None  # of the account's database, unless it is a new one
+    passphrase: str = field(default="", repr=False)  # of a new one
     sealed: bytes = b""  # of a new one
     saved: bool = False
     new_account: bool = False
@@ -110,7 +137,8 @@ class _Candidate:
     @classmethod
     def find(cls, home: Any, name: str, passphrase_file: str | None) -> _Candidate | None:
         from messageapp.errors import LoginRefused, UnusableSetup
-        from messageapp.store.identities import find_identity, unseal
+        from messageapp.store.accounts import unlock
+        from messageapp.store.identities import find_identity
 
         if not home.identity(name).exists():
             return None
@@ -118,7 +146,7 @@ class _Candidate:
         if sealed.user != name:
             raise UnusableSetup(f"this home has an identity {sealed.user}, and the server would know you as {name}")
         try:
-            return cls(home, name, unseal(sealed, ask_passphrase(passphrase_file, f"passphrase for {name}")))
+            return cls(home, name, *unlock(home, sealed, ask_passphrase(passphrase_file, f"passphrase for {name}")))
         except LoginRefused:
             raise LoginRefused(
                 f"this home has an identity {name} already, with another passphrase; give that one, or join with "
@@ -132,20 +160,24 @@ class _Candidate:
 
         passphrase = ask_passphrase(passphrase_file, f"new passphrase for {name}", twice=True)
         identity = PrivateIdentity.generate(post_quantum=pq)
-        return cls(home, name, identity, seal_identity(name, identity, passphrase))
+        return cls(home, name, identity, None, passphrase, seal_identity(name, identity, passphrase))
 
     @contextmanager
     def database(self) -> Iterator[Any]:
-        from messageapp.store.database import open_database
+        """The account's, as its only client."""
+        from messageapp.store.accounts import database_key, open_account_database
+        from messageapp.store.lock import locked_account
 
-        self.new_account = not self.home.trust(self.name).exists()
-        database = open_database(self.home.trust(self.name), "account")
-        try:
-            yield database
-        finally:
-            database.close()
-            if self.sealed and not self.saved:
-                self._forget_account()
+        with locked_account(self.home, self.name):
+            places = (self.home.account_key(self.name), self.home.account(self.name), self.home.trust(self.name))
+            self.new_account = not any(path.exists() for path in places)
+            try:
+                key = self.key or database_key(self.home, self.name, self.passphrase)
+                with closing(open_account_database(self.home, self.name, key)) as database:
+                    yield database
+            finally:
+                if self.sealed and not self.saved:
+                    self._forget_account()
 
     def save(self) -> None:
         """When the server has proved itself, and before it is told anything."""
@@ -164,7 +196,7 @@ class _Candidate:
     def _forget_account(self) -> None:
         if self.new_account:
             with suppress(OSError):
-                shutil.rmtree(self.home.trust(self.name).parent)
+                shutil.rmtree(self.home.account_folder(self.name))
 
 
 def _choose_name(home: Any, invited: str, user: str | None) -> str:

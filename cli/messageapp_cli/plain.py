@@ -213,7 +213,7 @@ class _Plain:
         self.broken = False
         self.inputs = _Inputs(self, fd)
 
-    def write(self, text: str) -> None:
+    def write(self, text: str, *, dim: bool = False) -> None:
         if self.broken:
             return
         line = neutral(text)
@@ -226,6 +226,12 @@ class _Plain:
 
     def refresh(self) -> None:
         """Nothing: the next prompt reads the view anyway."""
+
+    def typed(self) -> str:
+        return ""
+
+    def put_back(self, text: str) -> None:
+        """Nothing: lines come whole."""
 
 
 def _put(stream: TextIO, text: str) -> bool:

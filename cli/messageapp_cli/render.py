@@ -1,4 +1,4 @@
-"""Events as lines of text. Everything from outside goes through `safe_lines` first: a terminal client's first duty.
+"""Events as lines of text. Everything from outside goes through `safe` first.
 
 The texts are stable: scripts rely on them. A received text of several lines has its `<bob>` before each, so that no
 line of it can pass for one of ours.
@@ -6,22 +6,24 @@ line of it can pass for one of ours.
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, Final
 
 from messageapp.client import events as ev
 from messageapp.client.following import LogState
-from messageapp.errors import ConnectionCut, MessageAppError
+from messageapp.errors import ConnectionCut
 from messageapp.wire.commands import Listing, UserState
 from messageapp_keys.fingerprint import group_digits
 from messageapp_keys.identity import IdentityBundle
 from messageapp_keys.names import fold
 
 from .checking import answered_lines, shown_lines
+from .message_lines import ABOUT_MESSAGES
+from .safe import MAX_LINES, MAX_MARKS, error_line, one_line, quoted_lines, safe_lines
 
 __all__ = [
+    "MAX_LINES",
+    "MAX_MARKS",
     "NO_LOG",
     "auth",
     "blocked_lines",
@@ -34,50 +36,6 @@ __all__ = [
     "render",
     "safe_lines",
 ]
-
-REPLACEMENT: Final = "\ufffd"
-MAX_LINES: Final = 1000  # of one message; a flood of empty lines would wipe the screen's history
-MAX_MARKS: Final = 4  # combining characters on one letter; a flood of them climbs over other lines
-_TAB: Final = "    "
-# Bidirectional controls (they reorder what follows), invisible operators and fillers, annotations, tags.
-_HIDDEN: Final = re.compile(
-    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff"
-    "\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
-)
-_JOINED: Final = re.compile("[\u1160-\u11ff\ud7b0-\ud7ff]")  # Hangul vowels and endings: letters without a width
-_LINE_ENDS: Final = re.compile("\r\n|[\n\r\x0b\x0c\x85\u2028\u2029]")
-
-
-def _safe(text: str) -> str:
-    """One line without anything that moves the cursor, reorders, hides or piles up."""
-    out: list[str] = []
-    marks = 0
-    for char in _HIDDEN.sub(REPLACEMENT, text.replace("\t", _TAB)):
-        category = unicodedata.category(char)
-        # A joiner (Cf) between marks must not let more of them through, nor a mark newer than this Unicode (Cn).
-        if category in ("Mn", "Me", "Cf", "Cn"):
-            marks += 1
-            if marks > MAX_MARKS:
-                continue
-        elif category != "Mc" and not _JOINED.match(char):
-            marks = 0
-        out.append(REPLACEMENT if category in ("Cc", "Cs", "Zl", "Zp") else char)
-    return "".join(out)
-
-
-def safe_lines(text: str) -> list[str]:
-    """The lines of a stranger's text, each printable. At least one."""
-    return [_safe(line) for line in _LINE_ENDS.split(text)]
-
-
-def one_line(text: str, most: int = 200) -> str:
-    """A stranger's text within a line of ours."""
-    joined = " ".join(safe_lines(text[: 8 * most]))  # what is far too long is not worked on
-    return joined if len(joined) <= most and len(text) <= 8 * most else joined[: most - 1] + "…"
-
-
-def error_line(error: MessageAppError | str) -> str:
-    return f"error: {one_line(str(error), 500)}"
 
 
 def number_lines(peer: str, number: str) -> list[str]:
@@ -216,9 +174,7 @@ def render(event: ev.Event) -> list[str]:
     match event:
         case ev.TextReceived(peer, text, _, late):
             tail = " (late)" if late else ""
-            lines = [f"<{peer}> {line}{tail}" for line in safe_lines(text)]
-            more = len(lines) - MAX_LINES
-            return lines if more <= 0 else [*lines[:MAX_LINES], f"error: {more:,} more lines from {peer} are not shown"]
+            return quoted_lines(f"<{peer}> ", text, peer, tail)
         case ev.KeyChanged():
             return _changed(event)
         case ev.ChatOver(peer, by_us, disconnected, secure):
@@ -248,4 +204,4 @@ def render(event: ev.Event) -> list[str]:
             return [str(error) if isinstance(error, ConnectionCut) else error_line(error)]
         case ev.IncomingCall(peer=peer) | ev.ChatSecure(peer=peer) | ev.UndecryptableText(peer=peer):
             return [_SIMPLE[type(event)].format(peer=peer)]
-    return _ABOUT_KEYS[type(event)](event)
+    return (_ABOUT_KEYS.get(type(event)) or ABOUT_MESSAGES[type(event)])(event)

@@ -49,7 +49,7 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output import ColorDepth, Output, create_output
 from prompt_toolkit.styles import Style
 
-from .console import Console, EndOfInput, Input, Interrupt, Line, View, neutral
+from .console import Console, EndOfInput, Input, Interrupt, Jump, Line, View, neutral
 
 __all__ = ["INPUT_BUFFER", "LEAVE_SECONDS", "open_terminal"]
 
@@ -63,6 +63,7 @@ LEAVE_SECONDS = 5.0
 _SIZE_SECONDS = 0.25
 """Between two looks at the window's size. SIGWINCH reaches only the main thread, whose signals are the caller's."""
 
+_DIM, _NORMAL = "\x1b[2m", "\x1b[22m"
 _STYLE = Style.from_dict({"bottom-toolbar": "noreverse dim", "bottom-toolbar.text": "noreverse dim"})
 
 
@@ -114,8 +115,23 @@ class _ViewCompleter(Completer):
             yield MenuEntry(item.text, start_position=item.start, display_meta=item.meta)
 
 
-def _bindings(completer: Completer) -> KeyBindings:
+def _whole(text: str) -> str:
+    """Bytes that are no UTF-8 come in as half surrogates, which nothing behind us could encode."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _bindings(completer: Completer, jump: Callable[[int, str], None]) -> KeyBindings:
     keys = KeyBindings()
+
+    def add_jump(place: int) -> None:
+        @keys.add("escape", str(place), filter=has_focus(DEFAULT_BUFFER))
+        def leave_line(event: KeyPressEvent) -> None:
+            typed = event.current_buffer.text
+            event.current_buffer.reset()
+            jump(place, _whole(typed))
+
+    for place in range(1, 10):
+        add_jump(place)
 
     @keys.add("tab", filter=has_focus(DEFAULT_BUFFER))
     def complete(event: KeyPressEvent) -> None:
@@ -159,6 +175,7 @@ class _Terminal:
         self._error: BaseException | None = None
         self._stopping = False
         self._session: PromptSession[str]
+        self._typed: Callable[[], str] = lambda: ""
         self._flush_task: asyncio.Task[None] | None = None
         # Guarded by the lock, as both threads use them.
         self._lock = threading.Lock()
@@ -173,8 +190,10 @@ class _Terminal:
     def start(self) -> None:
         self._thread.start()
 
-    def write(self, text: str) -> None:
+    def write(self, text: str, *, dim: bool = False) -> None:
         line = neutral(text)
+        if dim and not os.environ.get("NO_COLOR"):
+            line = f"{_DIM}{line.removesuffix(chr(10))}{_NORMAL}"
         with self._lock:
             if self._over:
                 return
@@ -188,6 +207,13 @@ class _Terminal:
 
     def refresh(self) -> None:
         self._post(self._invalidate)
+
+    def typed(self) -> str:
+        return _whole(self._typed())
+
+    def put_back(self, text: str) -> None:
+        if text:
+            self._post(lambda: self._insert_before(text))
 
     async def leave(self) -> None:
         """End the prompt, print what is collected, restore the terminal and join the thread.
@@ -264,7 +290,7 @@ class _Terminal:
             history=InMemoryHistory(),  # never a file: chat lines are secrets
             completer=completer,
             complete_while_typing=False,
-            key_bindings=_bindings(completer),
+            key_bindings=_bindings(completer, lambda place, typed: self._submit(Jump(place, typed))),
             bottom_toolbar=self._view.toolbar,
             style=_STYLE,
             color_depth=ColorDepth.DEPTH_1_BIT if os.environ.get("NO_COLOR") else None,
@@ -272,6 +298,7 @@ class _Terminal:
             eof_exception=_EndTyped,
         )
         session.app.terminal_size_polling_interval = None  # see _watch_size
+        self._typed = lambda: session.default_buffer.text  # also after a hang-up
         return session
 
     async def _one_prompt(self) -> None:  # (ui)
@@ -288,8 +315,8 @@ class _Terminal:
             if self._error is None:
                 self._submit(EndOfInput())
         else:
-            # Bytes that are no UTF-8 come in as half surrogates, which nothing behind us could encode.
-            self._submit(Line(text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")))
+            self._session.default_buffer.reset()  # it is half typed no more, though the next prompt is still to come
+            self._submit(Line(_whole(text)))
 
     def _submit(self, item: Input) -> None:  # (ui)
         try:
@@ -329,6 +356,10 @@ class _Terminal:
                 app.renderer.request_absolute_cursor_position()
                 app.invalidate()
 
+    def _insert_before(self, text: str) -> None:  # (ui)
+        buffer = self._session.default_buffer
+        buffer.document = Document(text + buffer.text, len(text) + buffer.cursor_position)
+
     def _invalidate(self) -> None:  # (ui)
         self._session.app.invalidate()
 
@@ -360,7 +391,8 @@ async def open_terminal(
 ) -> AsyncIterator[Console]:
     """The console on stdin and stdout, which must both be terminals (else use `open_plain`).
 
-    Enter submits, Alt+Enter inserts a newline, TAB completes, Ctrl-R searches the history of this run, Ctrl-C clears
+    Enter submits, Alt+Enter inserts a newline, Alt+1 to Alt+9 send Jump with the half-typed line, TAB completes, Ctrl-R
+    searches the history of this run, Ctrl-C clears
     the line or, on an empty one, sends Interrupt; Ctrl-D on an empty line sends EndOfInput and the prompt goes on.
     After the terminal's own end EndOfInput is sent and the channel ends.
 

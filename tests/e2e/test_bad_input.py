@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -362,9 +363,12 @@ def test_the_connection_is_cut(site: Site, state: str) -> None:
     assert (again.finish(), bob.finish()) == (0, 0)
 
 
-def test_logging_in_twice_replaces_the_first(site: Site) -> None:
+def test_logging_in_twice_replaces_the_first(site: Site, tmp_path: Path) -> None:
+    """The same device once more, from a copied home; a second client of one home is refused before that."""
+    assert site.client("alice").finish() == 0
+    copy = shutil.copytree(site.path, tmp_path / "copy")
     first = site.client("alice")
-    second = site.client("alice")
+    second = site.client("alice", home=copy)
     assert first.until("error: ") == "error: this account logged in again on this device"
     assert first.finish(close=False) == 5
     second.send("list")

@@ -19,8 +19,12 @@ from typing import IO, Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from messageapp.clock import wall_ms
+from messageapp.store.accounts import open_account_database, unlock
 from messageapp.store.database import open_database
 from messageapp.store.home import Home, write_file
+from messageapp.store.identities import find_identity
+from messageapp.store.sealed import SealedDatabase
 from messageapp.store.users import add_user, remove_user
 from messageapp_keys.authority import make_ca, make_server_certificate, private_key_pem
 from messageapp_keys.certificate_reading import certificate_pem
@@ -213,7 +217,7 @@ class Site:
         for name in names:
             identity = PrivateIdentity.generate("ed25519")
             save(self.home, name, identity)
-            self.tell_directory(add_user, name, identity.bundle, time.time_ns() // 1_000_000)
+            self.tell_directory(add_user, name, identity.bundle, wall_ms())
 
     def tell_directory(self, change: Any, *arguments: Any) -> None:
         database = open_database(self.home.directory, "server")
@@ -223,7 +227,7 @@ class Site:
             database.close()
 
     def remove(self, name: str) -> None:
-        self.tell_directory(remove_user, name, time.time_ns() // 1_000_000)
+        self.tell_directory(remove_user, name, wall_ms())
 
     def run(self, *arguments: str, stdin: str | bytes = b"", **env: str) -> subprocess.CompletedProcess[str]:
         return run(self.path, *arguments, stdin=stdin, **env)
@@ -261,6 +265,12 @@ def _nobody_is_there(log: str) -> bool:
 
 def save(home: Home, name: str, identity: PrivateIdentity) -> None:
     write_file(home.identity(name), seal_identity(name, identity, PASSPHRASE, cost=LIGHT))
+
+
+def open_account(home: Home, name: str, passphrase: str = PASSPHRASE) -> SealedDatabase:
+    """The account's database, as its client opens it."""
+    _, key = unlock(home, find_identity(home, name), passphrase)
+    return open_account_database(home, name, key)
 
 
 def write_certificates(
