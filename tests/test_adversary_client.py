@@ -26,6 +26,7 @@ from adversary import (
     client_receiver,
     client_records,
     client_sealed,
+    client_stored,
     client_temporary,
 )
 from adversary.case import Case, Outcome, Seen, ids
@@ -53,6 +54,7 @@ LIVE: tuple[Case[Live], ...] = (
     *client_sealed.CASES,
     *client_ratchet.CASES,
     *client_check.CASES,
+    *client_stored.CASES,
 )
 
 
@@ -122,10 +124,16 @@ class Lives:
     def __call__(self, group: str) -> Live:
         live = self.living.get(group)
         if live is None or not live.fresh:
+            self.end(group)
             stack = self.stack.enter_context(ExitStack())
             live = Live(self.homes.stage(group, stack), chatting=group in CHATTING, stack=stack)
             self.living[group] = live
         return live
+
+    def end(self, group: str) -> None:
+        """An account has one client: who comes next must find it free."""
+        if group in self.living:
+            self.living.pop(group).stack.close()
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +163,8 @@ def test_the_client_lives_and_says_what_happened(case: Case[Live], lives: Lives)
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_afterwards_the_same_home_logs_in_and_chats(group: str, homes: Homes, stack: ExitStack) -> None:
+def test_afterwards_the_same_home_logs_in_and_chats(group: str, homes: Homes, lives: Lives, stack: ExitStack) -> None:
+    lives.end(group)
     stage = homes.stage(group, stack)
     stage.good_run("/verify confirm")
     assert stage.leaks() == []
@@ -226,6 +235,16 @@ def test_a_good_message_in_a_case_is_shown(do: Callable[[Live], Outcome], homes:
     live = Content(homes.stage("harmless", stack), chatting=True, stack=stack)
     do(live)
     assert live.stage.leaks() == [FORGED]
+
+
+def test_a_good_prekey_in_a_case_is_written_over(homes: Homes, stack: ExitStack) -> None:
+    """And the second implementation reads what the program has sealed for it, and answers.
+
+    In a home of its own: where there was a chat with Carl before, its session is used, and no prekey.
+    """
+    live = Live(homes.stage("written-over", stack), chatting=False, stack=stack)
+    client_stored.written_over_a_good_prekey(live)
+    assert live.stage.leaks() == []
 
 
 def test_the_readme_lists_them() -> None:

@@ -8,6 +8,7 @@ signatures      the proof of who the user is
 records         records that are not the next one
 replays         records that come again, elsewhere, or in another order
 commands        requests in the wrong form, kind or direction
+mail            prekeys and stored messages
 calls           requests in the wrong state, and against the calls of others
 relay           within a chat
 clocks          times, rates and queues, against a server with short ones
@@ -29,6 +30,7 @@ from adversary import (
     server_join,
     server_m1,
     server_m3,
+    server_mail,
     server_no_call,
     server_records,
     server_relay,
@@ -51,6 +53,7 @@ PATIENT_GROUPS = (
     server_records.CASES,
     server_replays.CASES,
     server_commands.CASES,
+    server_mail.CASES,
     server_calls.CASES,
     server_no_call.CASES,
     server_relay.CASES,
@@ -76,7 +79,9 @@ def world(home: Path, people: dict[str, Identity], limits: dict[str, float]) -> 
 
 @pytest.fixture(scope="module")
 def patient(tmp_path_factory: pytest.TempPathFactory, people: dict[str, Identity]) -> Iterator[World]:
-    with world(tmp_path_factory.mktemp("patient"), people, {}) as made:
+    with world(
+        tmp_path_factory.mktemp("patient"), people, {"preks_per_minute": 1000}
+    ) as made:  # one user for many cases
         yield made
 
 

@@ -14,7 +14,8 @@ import trio
 import trio.testing
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from messageapp.client.client import REMEMBERED_SENDS, State
+from messageapp.client.chat import REMEMBERED_SENDS
+from messageapp.client.client import State
 from messageapp.client.events import ChatSecure, TextReceived
 from messageapp.errors import ConnectionCut, RemoteProtocolError, ServerNotAuthenticated, UnusableSetup
 from messageapp.link import Link
@@ -285,7 +286,7 @@ async def test_i11_memory_does_not_grow_with_what_was_said(autojump_clock: trio.
                 if number % 50 == 0:
                     await settle(bob)
             await settle(alice, bob)
-            assert len(alice._sends) <= REMEMBERED_SENDS
+            assert len(alice._chat._sends) <= REMEMBERED_SENDS
             assert alice._session._requests == {}
             gc.collect()
             kinds = [type(each) for each in gc.get_objects()]

@@ -108,7 +108,7 @@ def _pem_of_another(live: Live) -> Outcome:
 
 _INVITE = bytes(16)
 LIVE: tuple[Case[Live], ...] = (
-    _passes("unknown-verbs", *((verb, b"?") for verb in ("zzzz", "prek", "klog", "mail", "send"))),
+    _passes("unknown-verbs", *((verb, b"?") for verb in ("zzzz", "prek", "klog", "mail", "blob"))),
     _passes("reqt-short", ("reqt", to(FORGED, _INVITE[1:]))),
     _passes("reqt-long", ("reqt", to(FORGED, _INVITE + b"\0"))),
     _passes("reqt-name-17", ("reqt", to(FORGED + 11 * "a", _INVITE))),

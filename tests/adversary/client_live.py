@@ -6,6 +6,7 @@ import os
 from contextlib import ExitStack
 
 from adversary.case import Outcome, Seen
+from adversary.client_postbox import Postbox
 from adversary.client_rogue import RogueChat
 from adversary.client_world import Stage
 from interop.base import SWIFT, Identity
@@ -25,9 +26,12 @@ class Live:
         self.number = self.start = 0
         self.fresh, self.spent = True, False
         self.chats: list[RogueChat] = []
+        self.ratchet: Ratchet  # Bob's
+        self.before: Ratchet  # and before he wrote the first stored message
+        self.post: Postbox | None = None  # what its server stores, once a case needs that
         if chatting:
             self.client.say("chat bob")
-            self.ratchet: Ratchet = self.desk.called_by_client()
+            self.ratchet = self.desk.called_by_client()
             self.client.until("CHAT IS SECURE! with bob")
             self.last = b""  # the client's last message
             self.proof()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import os
 import shutil
-import sqlite3
 from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
@@ -22,6 +21,8 @@ from interop.base import DER, XL, Identity, ProtocolError, sign, u, vec
 from interop.desk import Desk
 from interop.peer import Authority, Closed, Server, Session
 from interop.programs import PASSPHRASE, RealClient, write_ca
+from messageapp.store.home import Home
+from support.processes import open_account
 
 __all__ = ["FORGED", "HONEST", "People", "Stage", "make_home"]
 
@@ -81,13 +82,13 @@ class Stage:
 
     @property
     def database(self) -> Path:
-        return self.home / "accounts" / "ann" / "trust.db"
+        return self.home / "accounts" / "ann" / "account.db"
 
     def rows(self) -> dict[str, list[tuple[object, ...]]]:
         """All that the account remembers of peers and servers. `before` is what it should be."""
         if not self.database.exists():
             return {}
-        with closing(sqlite3.connect(self.database)) as database:
+        with closing(open_account(Home(self.home), "ann", PASSPHRASE)) as database:
             return {
                 table: sorted(database.execute(f"SELECT * FROM {table}"))  # noqa: S608 - our own names
                 for table in ("device", "servers", "pins")

@@ -22,7 +22,6 @@ class Line:
 
 
 _S, _C, _SC = ("server",), ("client",), ("server", "client")
-_PREKEYS = "starting a chat with somebody who is offline is not in this version (protocol §9)"
 _LOG = "tried by tests/lies: a lying server and real clients, in memory"
 
 
@@ -141,6 +140,18 @@ LINES: tuple[Line, ...] = (
         ("command-after-goodbye", "going on after `exit`"),
     ),
     *_group(
+        "Mail",
+        _S,
+        (
+            "mail-prekey",
+            "prekey of another user, key, suite, kind or time, signed for something else, of another length",
+        ),
+        ("mail-room", "more prekeys than there may be"),
+        ("mail-others", "acknowledging what is not one's own or has not come; one id for two messages"),
+        ("mail-nobody", "writing to nobody or oneself, asking for their prekeys"),
+        ("mail-rate", "more requests than the rates allow"),
+    ),
+    *_group(
         "Commands",
         _C,
         ("record-form", "record of another kind than request, reply, event"),
@@ -176,14 +187,9 @@ LINES: tuple[Line, ...] = (
         ("ratchet-sealed", "another chat, sender, chain or counter, well sealed"),
         ("ratchet-keys", "turn with a low-order point or an ML-KEM coefficient ≥ q, well sealed"),
         ("ratchet-plaintext", "plaintext of another form, well sealed"),
-        ("check-turn", "live check: out of turn, another opening, our own commitment, a fourth run"),
-    ),
-    *_group(
-        "Chat",
-        _C,
         ("chat-prekey", "prekey expired, of another user, used twice"),
         ("chat-last-resort", "C3 replayed on the last-resort key"),
-        unbuilt=_PREKEYS,
+        ("check-turn", "live check: out of turn, another opening, our own commitment, a fourth run"),
     ),
     *_group(
         "Log",

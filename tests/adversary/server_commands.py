@@ -69,6 +69,24 @@ MALFORMED: dict[str, dict[str, bytes]] = {
         "name-and-more": b"\1\3bea\0",
         "longest": bytes(MOST),
     },
+    "prek": {"x": b"x", "zeros": bytes(100), "longest": bytes(MOST)},
+    "bndl": {
+        "empty": b"",
+        "x": b"x",
+        "name-beyond-the-end": b"\xffbea",
+        "name-and-more": b"\3bea\0",
+        "longest": bytes(MOST),
+    },
+    "send": {
+        "empty": b"",
+        "id-15-bytes": b"\3bea" + bytes(15),
+        "no-blob": b"\3bea" + bytes(16) + u(0, 3),
+        "blob-cut": b"\3bea" + bytes(16) + u(2, 3) + b"x",
+        "blob-and-more": b"\3bea" + bytes(16) + u(1, 3) + b"xx",
+        "blob-too-long": b"\3bea" + bytes(16) + u(128_001, 3) + bytes(128_001),
+        "longest": bytes(MOST),
+    },
+    "ackm": {"empty": b"", "7-bytes": bytes(7), "9-bytes": bytes(9), "1,025-numbers": bytes(8 * 1025)},
     "newk": {
         "empty": b"",
         "cut": vec(b"", 2) * 2 + b"\0",
@@ -95,10 +113,6 @@ UNKNOWN: dict[str, str] = {
     "capitals": "LIST",
     "zeros": "\0\0\0\0",
     "escape": "\x1b[2J",
-    "reserved-prek": "prek",
-    "reserved-bndl": "bndl",
-    "reserved-send": "send",
-    "reserved-ackm": "ackm",
     "reserved-blob": "blob",
 }
 # verbs that a client must not send in this kind: (kind, verb, argument)

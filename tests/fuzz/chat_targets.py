@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import copy
+import sqlite3
 from functools import partial
+from types import SimpleNamespace
 
-from messageapp.client.conversations import Conversation, NeedKey
+from messageapp.client.context import ClientContext
+from messageapp.client.conversations import Conversation, NeedKey, Step
+from messageapp.client.live import LiveChat
+from messageapp.client.login import Account
+from messageapp.client.mailing import Mailing
+from messageapp.client.messages import Messages
+from messageapp.client.trust import Trust
+from messageapp.e2ee.agreement import C1
 from messageapp.e2ee.envelope import MAX_TEXT_BYTES, Envelope
-from messageapp.e2ee.exchange import _C1, _C2, Caller, ExchangeFailed, Receiver
+from messageapp.e2ee.exchange import _C2, Caller, ExchangeFailed, Receiver
 from messageapp.e2ee.ratchet import MAX_SKIPPED_SESSION, Ratchet, Undecryptable, _parse_untrusted, _seal
 from messageapp.e2ee.sas import MAX_RUNS, CheckFailed, LiveCheck, SasMessage
 from messageapp.e2ee.session import ChatSession
+from messageapp.store.database import apply_schemas, schemas
 from messageapp_keys import labels
 from messageapp_keys.codec import Malformed, Reader, vec8, vec16, vec24
 from messageapp_keys.identity import write_signatures
@@ -30,13 +40,13 @@ __all__ = ["TARGETS"]
 
 def _c1() -> Harness:
     genuine = material.caller().start()
-    fields = [getattr(_C1.parse_untrusted(genuine), name) for name in ("invite", "caller", "receiver", "server")]
+    fields = [getattr(C1.parse_untrusted(genuine), name) for name in ("invite", "caller", "receiver", "server")]
 
     def attack(data: bytes) -> None:
         bob = Receiver(material.parties(), material.identity("bob"), [SWIFT], seeded("C2"))
         with same_after_refusal(lambda: list(vars(bob))):
             bob.receive_c1_untrusted(data)
-        read = _C1.parse_untrusted(data)
+        read = C1.parse_untrusted(data)
         require([read.invite, read.caller, read.receiver, read.server] == fields, "C1 of another call was taken")
 
     wide = Caller(material.parties(), material.identity("alice"), [HYBRID, SWIFT], seeded("C1"))
@@ -193,7 +203,15 @@ def _session_insider() -> Harness:
 
 def _envelopes() -> list[bytes]:
     texts = (None, "", "hello", "é" * 200, "x" * 143)
-    return [Envelope(material.drawn(f"{n}", 16), n, text).encode() for n, text in enumerate(texts)]
+    plain = [Envelope(material.drawn(f"{n}", 16), n, text) for n, text in enumerate(texts)]
+    one, two = material.drawn("one", 16), material.drawn("two", 16)
+    notes = [
+        Envelope(one, 1, receipts=()),
+        Envelope(one, 2, receipts=(one, two), read=(two,), resend=(one,)),
+        Envelope(one, 3, "hello", reply_to=two, expire_s=3600, edits=one),
+        Envelope(one, 4, react=(two, "\u2764\ufe0f"), group=one + b"later"),
+    ]
+    return [envelope.encode() for envelope in (*plain, *notes)]
 
 
 def _envelope() -> Harness:
@@ -286,6 +304,45 @@ def _as_caller() -> Harness:
     return Harness(attack, [vec24(c2)])
 
 
+def _live_chat(content: bytes) -> LiveChat:
+    """Bob's, over an account in memory; `content` was the first message."""
+    database = sqlite3.connect(":memory:", isolation_level=None)
+    apply_schemas(database, schemas("account"))
+    trust = Trust(database, "bob", material.identity("bob").bundle, lambda: 0)
+    account = Account("bob", material.identity("bob"), material.root(), trust, "chat.example")
+    log = SimpleNamespace(note=lambda: b"", kept=False, alarm="")
+    host = SimpleNamespace(ended=None)
+    bob = _conversation("bob")
+    bob.receive_untrusted(b"\x01" + material.caller().start(), 0, 0.0)
+    bob._ratchet_keys, bob._expected = material.ratchet_keys(), 3
+    assert bob._receiver is not None
+    bob._receiver.offer(material.temporary(name="chat"), material.ratchet_keys())
+    bob.receive_untrusted(b"\x03" + material.recording()["c3"], 0, 0.0)
+    step = bob.receive_untrusted(content, 0, 0.0)
+    assert isinstance(step, Step)
+    assert step.received is not None
+    context = ClientContext(account, "chat.example", seeded("mail"), lambda: 0)
+    mail = Mailing(host, context, log)  # type: ignore[arg-type]
+    live = LiveChat(mail, Messages(database, "chat.example", "bob", lambda: 0, seeded("ids")), bob)
+    live.hear_first(step.received)
+    return live
+
+
+def _live() -> Harness:
+    """What comes by `frwd` in a secure chat: what does not open leaves no trace on the disk or in the ratchet."""
+    first, hello = [b"\x05" + message for message in material.recording()["chat messages"]]
+    chats = [_live_chat(first)]
+
+    def attack(data: bytes) -> None:
+        live = chats[0]
+        with same_after_refusal(lambda: [live._stored.session.encode(), live._mail.database.total_changes]):  # type: ignore[attr-defined]
+            live.hear_untrusted(data)
+        require(data == hello, "a message was taken that nobody sent")
+        chats[0] = _live_chat(first)
+
+    return Harness(attack, [hello])
+
+
 def _split(data: bytes) -> list[bytes]:
     """Lengths and contents; a length that is too long takes what there is."""
     found = []
@@ -301,7 +358,7 @@ _CLOSED = (Undecryptable,)
 _MALFORMED = (Malformed,)
 
 TARGETS = (
-    Target("c1-form", lambda: form(_C1.parse_untrusted, [material.caller().start()], exact=False), _MALFORMED),
+    Target("c1-form", lambda: form(C1.parse_untrusted, [material.caller().start()], exact=False), _MALFORMED),
     Target("c2-form", _c2_form, _MALFORMED),
     Target("chat-c1", _c1, _FAILED),
     Target("chat-c2", lambda: Harness(_receive_c2, [material.receiver()[1]]), _FAILED, sealed=True, mutations=20_000),
@@ -316,6 +373,7 @@ TARGETS = (
     Target("sas-run", _sas_run, (CheckFailed, Malformed), mutations=20_000),
     Target("envelope-form", _envelope, _MALFORMED),
     Target("envelope-insider", _session_insider, _CLOSED, mutations=20_000),
+    Target("live-chat", _live, _CLOSED, sealed=True, mutations=3000),
     Target("conversation-of-the-caller", _as_caller, _FAILED, mutations=5000),
     Target("conversation-of-the-receiver", _as_receiver, (*_FAILED, *_CLOSED), mutations=5000),
 )

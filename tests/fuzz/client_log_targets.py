@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ed25519
@@ -13,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from messageapp.client.keylog import KeyLog, NoteRefused, Shown, Verdict
 from messageapp.client.lies import KeyRefused, LogLied
 from messageapp.server.keylog import ServerLog
-from messageapp.store.database import _schemas, _upgrade
+from messageapp.store.database import apply_schemas, schemas
 from messageapp.store.keylog import LogStore
 from messageapp.store.users import add_user
 from messageapp.wire.commands import BadArgument, parse_untrusted
@@ -31,7 +30,7 @@ __all__ = ["TARGETS"]
 
 def memory(kind: str) -> sqlite3.Connection:
     database = sqlite3.connect(":memory:", isolation_level=None)
-    _upgrade(database, Path("unused"), kind, _schemas(kind))
+    apply_schemas(database, schemas(kind))
     return database
 
 

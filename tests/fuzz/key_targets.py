@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import count
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import mldsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from messageapp_keys.codec import Malformed, reading_untrusted, tlvs, u8, vec8, vec16, vec24
+from messageapp_keys.databasekey import DatabaseKey, SealedDatabaseKey, seal_database_key
 from messageapp_keys.identity import IdentityBundle, PrivateIdentity, read_signatures, write_signatures
 from messageapp_keys.kem import (
     HYBRID,
@@ -19,7 +21,7 @@ from messageapp_keys.kem import (
     encapsulate_untrusted,
     load_mlkem_untrusted,
 )
-from messageapp_keys.keystore import KeyFileCorrupt, SealedIdentity, WrongPassphrase, stretch
+from messageapp_keys.keystore import Argon2Cost, KeyFileCorrupt, SealedIdentity, WrongPassphrase, stretch
 from messageapp_keys.pem import PemRefused, export_public_pem, import_private_pem, import_public_pem
 from messageapp_keys.signing import (
     SignatureAlgorithm,
@@ -190,6 +192,25 @@ def _key_file() -> Harness:
     return Harness(attack, [material.recording()["key file"]])
 
 
+def _database_key() -> Harness:
+    """The key file of an account's database, likewise."""
+    key, numbers = DatabaseKey(material.drawn("database key", 32)), count()
+    whole = seal_database_key(
+        key,
+        ["pass"],
+        cost=Argon2Cost(kib=8, passes=1),
+        random=lambda size: material.drawn(f"database key {next(numbers)}", size),
+    )
+
+    def attack(data: bytes) -> None:
+        sealed = SealedDatabaseKey.parse_untrusted(data)
+        if any(wrap.cost.kib * wrap.cost.passes > 64 for wrap in sealed.wraps):
+            raise KeyFileCorrupt("not tried here: a changed cost may be 16 passes over 1 GiB")
+        require(sealed.open("pass") == key, "another key came out")
+
+    return Harness(attack, [whole])
+
+
 def _key_file_insider() -> Harness:
     """The plaintext of a key file, sealed rightly: a file that somebody made up with the passphrase."""
     sealed = SealedIdentity.parse_untrusted(material.recording()["key file"])
@@ -243,6 +264,7 @@ TARGETS = (
     Target("x25519-key", _curve_key, _MALFORMED, mutations=20_000),
     Target("ratchet-keys", _ratchet_keys, _MALFORMED, mutations=5000),
     Target("key-file", _key_file, (KeyFileCorrupt, WrongPassphrase), sealed=True, mutations=20_000),
+    Target("database-key", _database_key, (KeyFileCorrupt, WrongPassphrase), sealed=True, mutations=20_000),
     Target("key-file-insider", _key_file_insider, (KeyFileCorrupt,), mutations=5000),
     Target("public-pem", lambda: _pem(import_public_pem, "public pem"), (PemRefused,), mutations=20_000),
     Target(

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Coroutine
 from functools import cache
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
-from messageapp.server.keylog import LogRefused, ServerLog
-from messageapp.store.database import _schemas, _upgrade
+from messageapp.server.denial import RequestDenied
+from messageapp.server.keylog import ServerLog
+from messageapp.store.database import apply_schemas, schemas
 from messageapp.store.keylog import LogStore
 from messageapp.store.users import add_user, reset_user
 from messageapp.wire.commands import BadArgument, parse_untrusted
@@ -39,7 +39,7 @@ def _key(name: str) -> LogKey:
 @cache
 def _log() -> tuple[sqlite3.Connection, ServerLog]:
     database = sqlite3.connect(":memory:", isolation_level=None)
-    _upgrade(database, Path("unused"), "server", _schemas("server"))
+    apply_schemas(database, schemas("server"))
     for number in range(5):
         add_user(database, f"user{number}", material.identity(f"user{number}").bundle, material.TIME_MS)
     add_user(database, ME, material.identity("before").bundle, material.TIME_MS)
@@ -112,6 +112,6 @@ def _new_key() -> Harness:
 
 
 TARGETS = (
-    Target("log-questions", _questions, (BadArgument, LogRefused), mutations=20_000),
-    Target("log-new-key", _new_key, (BadArgument, LogRefused), sealed=True, mutations=20_000),
+    Target("log-questions", _questions, (BadArgument, RequestDenied), mutations=20_000),
+    Target("log-new-key", _new_key, (BadArgument, RequestDenied), sealed=True, mutations=20_000),
 )

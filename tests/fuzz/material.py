@@ -18,7 +18,9 @@ from typing import Any, Final
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, mlkem, rsa, x25519
 
-from messageapp.e2ee.exchange import Caller, ChatSecrets, Parties, Receiver, _Finished, _prk
+from messageapp.e2ee.agreement import Finished
+from messageapp.e2ee.agreement import chat_prk as prk_of
+from messageapp.e2ee.exchange import Caller, ChatSecrets, Parties, Receiver
 from messageapp.e2ee.ratchet import Binding, Ratchet
 from messageapp.wire.frames import Frame, FrameType, encode_frame
 from messageapp.wire.login import ClientLogin, ServerLogin, ServerOffer, SessionSecrets, Welcome, m4_frame
@@ -229,11 +231,11 @@ def caller_before_c4() -> tuple[Caller, bytes]:
 
 
 def chat_prk(encapsulated: bytes) -> PseudoRandomKey:
-    return _prk(SWIFT, temporary(name="chat").decapsulate_untrusted(encapsulated, bytes(32)))
+    return prk_of(SWIFT, temporary(name="chat").decapsulate_untrusted(encapsulated, bytes(32)))
 
 
-def finished(c2: bytes, c3: bytes) -> _Finished:
-    return _Finished.derive(parties(), SWIFT, chat_prk(Reader(c3).vec16()), caller().start(), c2, c3)
+def finished(c2: bytes, c3: bytes) -> Finished:
+    return Finished.derive(parties(), SWIFT, chat_prk(Reader(c3).vec16()), caller().start(), c2, c3)
 
 
 def c3_transcript(c2: bytes, encapsulated: bytes) -> bytes:

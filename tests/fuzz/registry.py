@@ -9,11 +9,14 @@ from . import (
     chat_targets,
     client_log_targets,
     file_targets,
+    incoming_targets,
     join_targets,
     key_targets,
     keylog_targets,
     log_targets,
     login_targets,
+    mail_targets,
+    offline_targets,
     session_targets,
     wire_targets,
 )
@@ -27,6 +30,7 @@ TARGETS: Final[dict[str, Target]] = {
         backup_targets,
         wire_targets,
         login_targets,
+        mail_targets,
         chat_targets,
         session_targets,
         key_targets,
@@ -35,6 +39,8 @@ TARGETS: Final[dict[str, Target]] = {
         log_targets,
         keylog_targets,
         client_log_targets,
+        offline_targets,
+        incoming_targets,
     )
     for target in module.TARGETS
 }

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -24,7 +23,7 @@ from messageapp.limits import Limits
 from messageapp.server import router as router_module
 from messageapp.server.router import Router
 from messageapp.server.session import Session
-from messageapp.store.database import _schemas, _upgrade
+from messageapp.store.database import apply_schemas, schemas
 from messageapp.wire import commands
 from messageapp.wire.commands import Call, Echo, Invite, Left, ListEntry, Listing, Nothing, PeerKey, make
 from messageapp.wire.frames import Frame, FrameType
@@ -151,10 +150,15 @@ def _judge(outboxes: Sequence[_Outbox], before: Sequence[int], sender: Session, 
 
 
 class _Wire:
-    """A link on which the server is a script."""
+    """A link on which the server is a script, and stores no messages."""
 
     def __init__(self) -> None:
         self.server, self._inbox = trio.open_memory_channel[Record](100)
+        self._asked: list[int] = []
+
+    def reply_to(self, number: int) -> int:
+        """The id of the client's `number`th request, that about prekeys not counted: tasks start in any order."""
+        return self._asked[number - 1] if 0 < number <= len(self._asked) else number + 1000
 
     async def receive_records(self) -> list[Record]:
         return [await self._inbox.receive()]
@@ -162,13 +166,18 @@ class _Wire:
     async def send_records(self, records: list[Record]) -> None:
         for record in records:
             commands.parse_untrusted(Role.CLIENT, record)
+            if record.verb == b"prek":
+                refusal = commands.Errors(commands.ErrorCode.UNKNOWN_VERB, "no")
+                self.server.send_nowait(make(Kind.REPLY, record.id, "erro", refusal))
+            elif record.kind is Kind.REQUEST:
+                self._asked.append(record.id)
         await trio.lowlevel.checkpoint()
 
 
 @cache
 def _account() -> Account:
     database = sqlite3.connect(":memory:", isolation_level=None)
-    _upgrade(database, Path("unused"), "account", _schemas("account"))
+    apply_schemas(database, schemas("account"))
     trust = Trust(database, "bob", material.identity("bob").bundle, lambda: 0)
     trust.pin_first("carol", SERVER, material.identity("carol").bundle)
     return Account("bob", material.identity("bob"), material.root(), trust, SERVER, accept_chat=(SWIFT,))
@@ -206,6 +215,8 @@ async def _live(data: bytes, info: LoggedIn, account: Account) -> None:
             if who:
                 nursery.start_soon(act, who - 1)
             elif (record := _record(raw)) is not None:
+                if record.kind is Kind.REPLY:
+                    record = replace(record, id=wire.reply_to(record.id))
                 wire.server.send_nowait(record)
         await trio.testing.wait_all_tasks_blocked()
         while client.events.statistics().current_buffer_used:

@@ -9,6 +9,7 @@ from typing import Any
 from messageapp.errors import RemoteProtocolError
 from messageapp.wire import commands
 from messageapp.wire import keylog_forms as log
+from messageapp.wire import mail_forms as mail
 from messageapp.wire.commands import BadArgument, UnknownVerb
 from messageapp.wire.connection import Connection
 from messageapp.wire.frames import FRAME_LIMITS, FrameType, encode_frame
@@ -203,6 +204,13 @@ _ARGUMENTS: dict[str, tuple[str, Role, Kind, Any]] = {
     "log-event": ("klog", Role.SERVER, Kind.EVENT, log.LogHead(b"note", bytes(32), 0x0807, bytes(64))),
     "new-key": ("newk", Role.CLIENT, Kind.REQUEST, log.NewKey(b"bundle", b"old", b"new")),
     "block": ("blck", Role.CLIENT, Kind.REQUEST, commands.Block(commands.BlockOp.BLOCK, "mallory")),
+    "prekeys-left": ("prek", Role.SERVER, Kind.EVENT, mail.PrekeyState(7, 2**40, True, 86_400)),
+    "prekey-request": ("bndl", Role.CLIENT, Kind.REQUEST, mail.PrekeyRequest("bob")),
+    "prekey": ("bndl", Role.SERVER, Kind.REPLY, mail.PeerPrekey("bob", b"bundle", b"proof", bytes(16), b"prekey")),
+    "send": ("send", Role.CLIENT, Kind.REQUEST, mail.MailRequest("bob", bytes(16), b"sealed")),
+    "stored": ("ackd", Role.SERVER, Kind.REPLY, mail.Stored(bytes(16), 7)),
+    "mail": ("mail", Role.SERVER, Kind.EVENT, mail.Delivery("alice", 7, bytes(16), b"sealed")),
+    "acknowledgement": ("ackm", Role.CLIENT, Kind.REQUEST, mail.Acknowledgement((7, 8))),
     "blocked": ("blck", Role.SERVER, Kind.REPLY, commands.BlockList(("mallory", "Eve"))),
 }
 _LOG_REPLIES: dict[str, log.LogReply] = {
@@ -253,6 +261,7 @@ def _command() -> Harness:
         require((sender, record.kind) in commands.VERBS[record.verb].forms, "a command was taken out of its row")
 
     values = {type(value): value for _, _, _, value in _ARGUMENTS.values()}
+    values[mail.PrekeyUpload] = mail.PrekeyUpload(b"prekeys")
     values[log.ReplyForm] = _LOG_REPLIES["leaves"]
     values[commands.PeerKey] = commands.PeerKey(bytes(16), False, "bob", b"bundle")
     return Harness(

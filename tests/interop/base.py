@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import time
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature
@@ -42,6 +43,10 @@ def u(value: int, size: int) -> bytes:
 def vec(value: bytes, size: int) -> bytes:
     """vec8, vec16 or vec24: the length in `size` bytes, then the value."""
     return u(len(value), size) + value
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 class Reader:

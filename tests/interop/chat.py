@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 from dataclasses import dataclass, field
 
 from cryptography.exceptions import InvalidTag
@@ -28,6 +27,7 @@ from interop.base import (
     key_id_of,
     mac,
     need,
+    now_ms,
     pad,
     read_tlvs,
     tlv,
@@ -232,7 +232,7 @@ class Ratchet:
 
     def text(self, text: str | None, *more: bytes) -> bytes:
         """A ratchet message with an id, a time, the text unless it is None, and more TLVs."""
-        body = tlv(1, os.urandom(16)) + tlv(2, u(int(time.time() * 1000), 8))
+        body = tlv(1, os.urandom(16)) + tlv(2, u(now_ms(), 8))
         body += b"" if text is None else tlv(3, text.encode())
         body += b"".join(more)
         return self.seal(pad(body, (len(body) // 160 + 1) * 160))

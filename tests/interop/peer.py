@@ -44,6 +44,7 @@ from interop.base import (
     extract,
     need,
     new_private,
+    now_ms,
     pad,
     read_tlvs,
     sign,
@@ -60,6 +61,7 @@ REQUEST, REPLY, EVENT = 0, 1, 2
 M1, M2, M3, M4, RECORD, ALERT = 1, 2, 3, 4, 0x10, 0x1F
 LIMITS = {M1: 4096, M2: 32768, M3: 8192, M4: 4096, RECORD: 131072, ALERT: 4}
 Message = tuple[int, int, str, bytes]
+NOT_SERVED = ("erro", u(2, 2) + vec(b"not served here", 1))
 
 
 class Closed(Exception):
@@ -125,6 +127,7 @@ class Session:
         self.tlvs: dict[int, bytes] = {}
         self.spki = b""  # of the server's certificate, in a client's session
         self.roster = b""  # what a server answers to `list`, whenever it comes
+        self.answers: dict[str, Callable[[bytes], tuple[str, bytes]]] = {}  # and to other verbs
 
     def _crypt(self, way: str) -> tuple[AESGCM, bytes]:
         counter = self.counters[way].to_bytes(16, "little")
@@ -177,6 +180,8 @@ class Session:
                 self.advance("in")
             elif got[0] == REQUEST and got[2] == "list" and self.roster:
                 self.send(REPLY, got[1], "list", self.roster)
+            elif got[0] == REQUEST and got[2] in self.answers:
+                self.send(REPLY, got[1], *self.answers[got[2]](got[3]))
             elif got[2] == "ping":
                 self.pings += 1
                 self.send(REPLY, got[1], "pong", got[3])
@@ -445,6 +450,7 @@ class Server:
         c2s, s2c, session_id, exporter = traffic(prk, m1 + m2 + m3)
         session = Session(sock, user, s2c, c2s, session_id, exporter)
         session.roster = vec(user.encode(), 1) + b"\0" + vec(b"bob", 1) + b"\2"
+        session.answers["prek"] = lambda _: NOT_SERVED  # it stores no messages
         sock.sendall(self.make_m4(session))
         return session
 
@@ -460,7 +466,7 @@ class Server:
 
     def welcome(self) -> bytes:
         """The argument of M4."""
-        now, name = u(int(time.time() * 1000), 8), vec(self.canonical.encode(), 1)
+        now, name = u(now_ms(), 8), vec(self.canonical.encode(), 1)
         return vec(b"User Login Complete!", 1) + tlv(1, now) + tlv(2, u(1, 4)) + tlv(5, name) + self.m4_tlvs
 
     def make_m4(self, session: Session) -> bytes:

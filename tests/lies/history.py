@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from messageapp.client.keylog import KeyLog
-from messageapp.store.database import _schemas, _upgrade
+from messageapp.store.database import apply_schemas, schemas
 from messageapp.store.keylog import LogStore
 from messageapp.wire.keylog_forms import LogHead, PeerProof
 from messageapp_keys import labels
@@ -34,7 +33,7 @@ def log_key(name: str = "log") -> LogKey:
 def memory(kind: str) -> sqlite3.Connection:
     """An empty database of this kind, in memory."""
     database = sqlite3.connect(":memory:", isolation_level=None)
-    _upgrade(database, Path("unused"), kind, _schemas(kind))
+    apply_schemas(database, schemas(kind))
     return database
 
 

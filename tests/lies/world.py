@@ -23,10 +23,12 @@ from messageapp.client.events import Event
 from messageapp.server import connection
 from messageapp.server.directory import SqliteDirectory
 from messageapp.server.keylog import ServerLog
+from messageapp.server.mailbox import Mailbox
 from messageapp.server.router import Router
 from messageapp.server.serve import Server
 from messageapp.server.session import Session
 from messageapp.store.database import open_database
+from messageapp.store.mailbox import open_mailbox
 from messageapp.store.users import add_user, list_users, remove_user, reset_user, revoke_user
 from messageapp.wire.commands import PeerKey
 from messageapp.wire.keylog_forms import LogHead
@@ -34,7 +36,7 @@ from messageapp.wire.login import ServerOffer
 from messageapp.wire.records import Kind
 from messageapp_keys.identity import IdentityBundle, PrivateIdentity
 from messageapp_keys.notes import LogKey
-from support.world import EndlessKeys, World, server_offer, some_limits
+from support.world import EndlessKeys, World, at_once, server_offer, some_limits
 
 Twist = Callable[[str, str, Any], Any]
 """(user, verb, argument) → what the server says instead; None: nothing."""
@@ -171,8 +173,10 @@ def make_log(directory: LogDirectory, key: LogKey, *, offer: ServerOffer | None 
 
 
 @asynccontextmanager
-async def open_log_world(patch: pytest.MonkeyPatch | None = None, **changes: Any) -> AsyncIterator[LogWorld]:
-    """A running server with a log; with `patch` it can lie. Leaving cancels everything."""
+async def open_log_world(
+    patch: pytest.MonkeyPatch | None = None, *, mail: bool = False, **changes: Any
+) -> AsyncIterator[LogWorld]:
+    """A running server with a log, and a mailbox if wanted; with `patch` it can lie. Leaving cancels everything."""
     folder = Path(tempfile.mkdtemp(prefix="lies-"))
     directory, keys, log_key = LogDirectory(folder), EndlessKeys(), LogKey.generate()
     log = make_log(directory, log_key, **changes)
@@ -181,16 +185,25 @@ async def open_log_world(patch: pytest.MonkeyPatch | None = None, **changes: Any
         liar.install(patch)
     limits = some_limits(chats_per_minute=1000, klogs_per_minute=10_000)
     world: World | None = None
+    stored = open_mailbox(folder / "mail.db") if mail else None
+    mailbox = None
+    if stored is not None:
+        mailbox = Mailbox(stored, directory=directory, limits=limits, proof_of=log.proof_of, run=at_once)
     try:
         async with trio.open_nursery() as nursery:
-            server = Server(offer=server_offer(), directory=directory, keys=keys, limits=limits, log=log)
+            server = Server(
+                offer=server_offer(), directory=directory, keys=keys, limits=limits, log=log, mailbox=mailbox
+            )
             world = World(server, directory, keys, folder)  # type: ignore[arg-type]
+            world.mail = stored
             await nursery.start(server.serve, [world.listener])
             yield LogWorld(world, directory, log, log_key, liar, folder)
             nursery.cancel_scope.cancel()
     finally:
         for database in world.trusts.values() if world is not None else ():
             database.close()
+        if stored is not None:
+            stored.close()
         directory.close()
         shutil.rmtree(folder)
 
