@@ -17,9 +17,10 @@ nox.options.error_on_missing_interpreters = True
 
 PINS = ("-c", "constraints.txt")
 GROUPS = nox.project.load_toml("pyproject.toml")["dependency-groups"]
-ON_ALL_CORES = ("-q", "-n", "auto", "--dist", "loadgroup")
+ON_ALL_CORES = ("-q", "-n", "auto", "--dist", "worksteal")  # neighbours share what they have made
 PATIENT = ("-o", "faulthandler_timeout=900")  # measured, a test takes three times as long
 WHOLE = "*/wire/login.py,*/wire/messages.py,*/wire/records.py,*/e2ee/ratchet.py,*/e2ee/exchange.py"
+WHOLE += ",*/e2ee/agreement.py,*/e2ee/offline.py,*/e2ee/ratchet_state.py"
 
 
 def _install(session: nox.Session, *groups: str, editable: bool = True) -> None:
@@ -132,6 +133,13 @@ def faults(session: nox.Session) -> None:
     """Floods, dead peers, kills, no files, disk or memory: `-- --long --seed N`; a table of figures at the end."""
     _install(session, "test")
     session.run("python", "tests/faults/run.py", *session.posargs)
+
+
+@nox.session
+def crash(session: nox.Session) -> None:
+    """kill -9 of server and clients under load, 200 times: `-- --seed N --points N`; `--writes`: failing disks too."""
+    _install(session, "test")
+    session.run("python", "tests/crash/run.py", *session.posargs)
 
 
 @nox.session

@@ -341,6 +341,26 @@ def test_a_run_of_some_groups(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.usefixtures("paths")
+def test_the_rows_of_stored_messages(tmp_path: Path) -> None:
+    """What is measured is also checked: all come, once and in order."""
+    enrol(tmp_path, 2, 1)
+    ((_, rows),) = GROUPS["mail"](Bench(tmp_path, {"mail": 300}, 100))
+    assert [row.error for row in rows if row.error] == []
+    assert [row.unit for row in rows] == ["messages/s", "messages/s", "messages/s", "s"]
+    assert all(row.value for row in rows)
+
+
+@pytest.mark.usefixtures("paths")
+def test_the_rows_of_a_restart(tmp_path: Path) -> None:
+    enrol(tmp_path, 10, 1)
+    ((_, rows),) = GROUPS["restart"](Bench(tmp_path, {"restart": 10}, 100))
+    assert [row.label for row in rows if row.error] == []
+    listens, back, tries = (row.value or 0.0 for row in rows)
+    assert 0 < listens < back
+    assert tries >= 1
+
+
+@pytest.mark.usefixtures("paths")
 def test_the_rows_of_the_key_log(tmp_path: Path) -> None:
     """What is measured is also checked: proofs verify, and a client takes the replay."""
     ((_, rows),) = GROUPS["keylog"](Bench(tmp_path, {"leaves": 600, "replay": 100}, 100))
@@ -349,6 +369,16 @@ def test_the_rows_of_the_key_log(tmp_path: Path) -> None:
     labels = {row.label for row in rows}
     assert {"append them all, one transaction", "inclusion proof", "on a client's disk"} <= labels
     assert {f"a client replays {text}" for text in ("100 new leaves, up to 100", "500 new leaves, up to 600")} <= labels
+    assert all(row.value for row in rows)
+
+
+@pytest.mark.usefixtures("paths")
+def test_the_rows_of_the_search(tmp_path: Path) -> None:
+    """What is measured is also checked: each finds what it shall."""
+    ((_, rows),) = GROUPS["search"](Bench(tmp_path, {"stored": 1200}, 100))
+    assert [row.label for row in rows if row.error] == []
+    assert {row.group for row in rows} == {"account of 1,200 messages, encrypted"}
+    assert {"search a rare word", "history of the largest conversation", "on the disk"} <= {row.label for row in rows}
     assert all(row.value for row in rows)
 
 

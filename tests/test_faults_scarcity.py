@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import resource
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -21,11 +22,12 @@ from bench.wire import Session, start_chat
 from faults.crowd import Crowd, number_of, said
 from faults.figures import LONG, cpu_of, descriptors, eventually, note, percentiles, short_or_long
 from faults.flood import flood
+from messageapp.client.prekeys import ONE_TIME
 from messageapp.keypool import open_pool
 from messageapp.wire.commands import Echo
 from messageapp_cli.console import Completion
 from messageapp_cli.plain import open_plain
-from support.processes import SECONDS, Program, Site, command, environment, open_site
+from support.processes import SECONDS, Program, Site, command, environment, open_account, open_site
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc, prlimit and addresses of 127.0.0.0/8")
 
@@ -116,6 +118,9 @@ class FileLimit:
     def stop_growth(self, program: Program) -> None:
         limit(program, resource.RLIMIT_FSIZE, 0)
 
+    def let_grow(self, program: Program) -> None:
+        unlimited(program, resource.RLIMIT_FSIZE)
+
 
 class FullDisk(FileLimit):
     """A file system in memory that is really full: needs the right to mount one."""
@@ -137,12 +142,16 @@ class FullDisk(FileLimit):
     def stop_growth(self, program: Program) -> None:
         self.fill()
 
+    def let_grow(self, program: Program) -> None:
+        with suppress(FileNotFoundError):  # it was for another program
+            self.free()
+
 
 @pytest.fixture(params=[FileLimit, FullDisk])
 def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FileLimit]:
     folder = tmp_path / "disk"
     folder.mkdir(mode=0o700)
-    options = ["-t", "tmpfs", "-o", "size=3m,mode=700", "tmpfs", str(folder)]
+    options = ["-t", "tmpfs", "-o", "size=16m,mode=700", "tmpfs", str(folder)]
     mounted = subprocess.run(["mount", *options], capture_output=True, text=True, check=False)
     if request.param is FileLimit:
         if not mounted.returncode:
@@ -189,6 +198,11 @@ def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
 
 def sound(path: Path) -> None:
     with closing(sqlite3.connect(path)) as database:
+        assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+def sound_account(site: Site, name: str) -> None:
+    with closing(open_account(site.home, name)) as database:
         assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
@@ -249,53 +263,84 @@ def test_a_first_login_on_a_full_disk(disk: FileLimit, full_site: Site) -> None:
     refused(done, *SQLITE_SAYS, disk.reason)
     disk.free()
     assert site.connect("alice").returncode == 0
-    sound(site.home.trust("alice"))
+    sound_account(site, "alice")
 
 
-def test_chats_go_on_when_the_disk_is_full(disk: FileLimit, full_site: Site) -> None:
-    """Those under way, and new ones with people whose keys are known."""
+def until_reachable(site: Site, *names: str) -> None:
+    """Their prekeys are at the server, and nothing more is written by itself."""
+
+    def all_there() -> bool:
+        with closing(sqlite3.connect(site.home.mail)) as database:
+            found = database.execute("SELECT folded, count(*) FROM prekeys GROUP BY folded").fetchall()
+        return dict(found) == dict.fromkeys(names, ONE_TIME + 1)
+
+    eventually("their prekeys are at the server", all_there)
+
+
+def use_up(site: Site, name: str) -> None:
+    """What is written next needs room: the write-ahead log has none left from before."""
+    with closing(open_account(site.home, name)) as database:
+        eventually("nobody writes", lambda: not database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
+
+
+def test_chats_go_on_when_the_disk_is_full(disk: FileLimit, full_site: Site, tmp_path: Path) -> None:
+    """Bob's is, and the server's. He can send nothing; what alice says comes, once, when there is room again."""
     site = full_site
     server = site.serve()
-    alice, bob = site.client("alice"), site.client("bob")
+    elsewhere = shutil.copytree(site.path, tmp_path / "elsewhere")
+    alice, bob = site.client("alice", home=elsewhere), site.client("bob")
+    until_reachable(site, "alice", "bob")
     site.chat(alice, "alice", bob, "bob")
-    for program in (server, alice, bob):
+    use_up(site, "bob")
+    for program in (server, bob):
         disk.stop_growth(program)
-    for one, other, name in ((alice, bob, "alice"), (bob, alice, "bob")):
-        one.send(f"{name} has no room")
-        other.until(f"<{name}> {name} has no room")
+    bob.send("bob has no room")
+    told = bob.until("error: not sent: ")
+    assert any(word in told for word in SQLITE_SAYS), told
+    alice.send("one", "two")
+    told = bob.until("error: cannot use the account's database: ")
+    assert any(word in told for word in SQLITE_SAYS), told
+    for program in (server, bob):
+        disk.let_grow(program)
+    alice.send("three")
+    bob.until("<alice> three")
+    bob.send("bob has room")
+    alice.until("<bob> bob has room")
     alice.send("/exit")
     bob.until("alice left the chat")
-    site.chat(bob, "bob", alice, "alice")
+    eventually("all has come", lambda: {"<alice> one", "<alice> two"} <= {one.split(" (")[0] for one in bob.lines})
     assert (alice.finish(), bob.finish()) == (0, 0)
+    assert [bob.out.count(f"<alice> {text}") for text in ("one", "two", "three")] == [1, 1, 1]
+    assert bob.out.count("error: cannot use ") == 1, "said once"
+    assert "no room" not in alice.out
     server.signal(signal.SIGTERM)
     assert server.finish(close=False) == 0
-    with suppress(FileNotFoundError):
-        disk.free()
-    for path in (site.home.directory, site.home.trust("alice"), site.home.trust("bob")):
-        sound(path)
+    sound(site.home.directory)
+    sound_account(site, "bob")
 
 
-def test_a_first_chat_on_a_full_disk(disk: FileLimit, full_site: Site) -> None:
-    """The peer's key cannot be kept: this is said, and nothing is pinned by half."""
+def test_a_first_chat_on_a_full_disk(disk: FileLimit, full_site: Site, tmp_path: Path) -> None:
+    """Neither the chat nor the peer's key can be kept: this is said, nothing is pinned, and the session goes on."""
     site = full_site
     site.serve()
-    alice, bob = site.client("alice"), site.client("bob")
+    elsewhere = shutil.copytree(site.path, tmp_path / "elsewhere")
+    alice, bob = site.client("alice"), site.client("bob", home=elsewhere)
     for client in (alice, bob):
         client.until("key log: ")  # otherwise it is the log that cannot be kept
+    until_reachable(site, "alice", "bob")
+    use_up(site, "alice")
     disk.stop_growth(alice)
     alice.send("chat bob")
     bob.until("REQUEST TO CHAT FROM: <alice> ACCEPT?")
     bob.send("acpt")
-    assert alice.finish(close=False) == 2
-    told = alice.until("error: cannot use the pins: ")
-    assert any(word in told for word in SQLITE_SAYS)
-    bob.until("alice ")
-    with suppress(FileNotFoundError):
-        disk.free()
-    sound(site.home.trust("alice"))
-    again = site.client("alice")
-    site.chat(again, "alice", bob, "bob")
-    assert (again.finish(), bob.finish()) == (0, 0)
+    told = alice.until("error: no chat with bob: cannot use ")
+    assert any(word in told for word in SQLITE_SAYS), told
+    bob.until("alice left the chat")
+    disk.let_grow(alice)
+    site.chat(alice, "alice", bob, "bob")
+    alice.until("This is the first chat with bob")
+    assert (alice.finish(), bob.finish()) == (0, 0)
+    sound_account(site, "alice")
 
 
 # memory ---------------------------------------------------------------------------------------------------------------

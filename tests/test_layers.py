@@ -24,6 +24,7 @@ EVERYTHING = (
     "keys",
     "errors",
     "limits",
+    "clock",
     "link",
     "sockets",
     "keypool",
@@ -42,6 +43,7 @@ ARROWS: dict[str, dict[str, str]] = {
         "keys": "the only maker of ciphers, hashes and signatures",
         "errors": "one tree",
     },
+    "clock": {},
     "sockets": {},
     "link": {
         "wire": "carries its bytes over a stream",
@@ -68,6 +70,7 @@ ARROWS: dict[str, dict[str, str]] = {
         "store": "users",
         "errors": "one tree",
         "limits": "every bound on a stranger",
+        "clock": "when something was stored",
     },
     "client": {
         "link": "its connection",
@@ -78,6 +81,7 @@ ARROWS: dict[str, dict[str, str]] = {
         "store": "pins",
         "errors": "one tree",
         "limits": "its own bounds",
+        "clock": "when something was said",
     },
     "sim": {
         "server": "runs the real one",
@@ -88,6 +92,7 @@ ARROWS: dict[str, dict[str, str]] = {
         "keys": "identities and certificates out of a seed",
         "errors": "what may go wrong, and when",
         "limits": "bounds that a small run reaches",
+        "clock": "how long a day is",
     },
     "package": dict.fromkeys([*EVERYTHING, "cli"], "the public names of the library, and `python -m messageapp`"),
     "cli": dict.fromkeys([*EVERYTHING, "package"], "the outermost layer puts the others together"),

@@ -10,8 +10,8 @@ import trio
 import trio.testing
 
 from messageapp.client import session as client_session
-from messageapp.client.client import open_client
-from messageapp.client.events import NotDelivered
+from messageapp.client.client import State, open_client
+from messageapp.client.events import MessageReceived, MessageUnreadable, NotDelivered
 from messageapp.client.session import Session
 from messageapp.errors import ConnectionCut, MessageAppError, RequestRefused, ServerNotAuthenticated
 from messageapp.link import Link
@@ -158,3 +158,36 @@ async def test_what_was_held_is_given_back_when_the_session_ends_while_leaving(m
                     gate.set()
                 told, _ = await settle(alice, bob)
                 assert [event.text for event in told if isinstance(event, NotDelivered)] == ["one"]
+
+
+async def test_a_chat_that_is_cut_before_its_first_message_leaves_no_session_that_only_one_side_has(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The caller sent over it from then on, and nothing of that could be read before a new session was begun."""
+    with trio.fail_after(300):
+        async with open_world(mail=True) as world:
+            async with world.client("alice") as alice, world.client("bob") as bob:
+                await settle(alice, bob)
+                await alice.write("bob", "so that they know each other")
+                for _ in range(2):
+                    await settle(alice, bob)
+
+                def drop_hello(_: object, session: object, record: Record, pass_on: Pass) -> None:
+                    if record.argument[:1] in b"\1\2\3\4":
+                        pass_on(record)
+
+                on_forward(monkeypatch, drop_hello)
+                await alice.chat("bob")
+                await expect(bob, "IncomingCall")
+                await bob.accept()
+                await expect(alice, "ChatSecure")
+                assert bob.state is State.KEYING
+            monkeypatch.undo()
+            async with world.client("alice") as alice, world.client("bob") as bob:
+                await alice.write("bob", "over the session of that chat")
+                await settle(alice)
+                (told,) = await settle(bob)
+                assert [event.text for event in told if isinstance(event, MessageReceived)] == [
+                    "over the session of that chat"
+                ]
+                assert not any(isinstance(event, MessageUnreadable) for event in told)

@@ -66,7 +66,7 @@ def sim(
 
     The same options give the same history, everywhere. Faults: split (bytes come in pieces), delay, cut (at any byte),
     half-open (bytes vanish), reset, restart (of the server), slow (readers), clock (years off), relay (a malicious
-    server changes, repeats, reorders, drops messages), flip (a bit on the wire).
+    server changes, repeats, reorders, drops messages), flip (a bit on the wire), full (the server's disk).
 
     Where an invariant breaks it ends with 1 and prints the seed, the invariant, the shortest history that it finds, and
     the command that repeats it. Else it prints the number of runs and a digest of all their histories.

@@ -29,6 +29,8 @@ def apply(world: World, step: Step) -> None:
         case "clock":
             _set_clock(world, step.args["at"], int(step.args["years"] * _YEAR_MS))
             world.later(step.args["seconds"], lambda: _set_clock(world, step.args["at"], 0))
+        case "full":
+            world.mail.fail(step.args["how"], step.args["seconds"])
         case "relay":
             world.tricks.add(step.who.partition("/")[0], step.number, step.args["how"], step.args["count"])
         case _:
@@ -42,6 +44,7 @@ def apply(world: World, step: Step) -> None:
 def _set_clock(world: World, user: str, offset_ms: int) -> None:
     if not user:
         world.server_clock_ms = offset_ms
+    world.mail.odd_clocks.add(user)
     for seat in world.seats.values():
         if seat.user == user:
             seat.clock_ms = offset_ms
@@ -118,6 +121,7 @@ def heal(world: World) -> None:
     """No more faults. Half-open connections stay what they are: noticing them is for the two ends."""
     world.tricks.clear()
     world.server_clock_ms = 0
+    world.mail.heal()
     for seat in world.seats.values():
         seat.clock_ms = 0
         seat.armed.clear()

@@ -23,6 +23,7 @@ class End:
     peer: str
     invite: bytes
     sealed: list[str | None] = field(default_factory=list)
+    chat: bytes = b""  # of the ratchet, once something was sealed
     shown: list[str] = field(default_factory=list)
     missing: int = 0
     late: list[str] = field(default_factory=list)  # of what was shown
@@ -36,12 +37,18 @@ class Text:
     owner: str
     to: str
     end: End | None = None  # where it was sealed
-    shown: bool = False
+    written: bool = False  # by `write`; not for a chat
+    number: int = 0  # in the sender's database, where it is there
+    kept_by: set[str] = field(default_factory=set)  # seats that were shown it
     returned: bool = False
     refused: bool = False  # `say` raised
     leaving: bool = False  # said while the sender left this chat
     tampered: bool = False
     turned_down: bool = False  # the server did not pass it on, and says so
+
+    @property
+    def shown(self) -> bool:
+        return bool(self.kept_by)
 
     def __str__(self) -> str:
         return f"{self.text[:24]!r} of {self.owner} to {self.to}"
@@ -54,6 +61,7 @@ class Ledger:
         self.chats: dict[bytes, list[End]] = {}  # by invite
         self.tampered: Counter[InChat] = Counter()  # messages that the relay touched or sent in his name
         self.undecryptable: Counter[InChat] = Counter()  # messages of his that did not open
+        self.in_session: Counter[tuple[str, bytes]] = Counter()  # (sender, ratchet): messages, also those to be stored
         self.turned_down: set[InChat] = set()  # of whose key exchanges the server did not pass on a message
         self.faulted: set[str] = set()  # sessions on whose connections there was a fault
         self.failed: set[str] = set()  # sessions that ended with an error

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 import tempfile
+from contextlib import closing
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -93,15 +94,13 @@ class Seeded:
 def memory_database(kind: str) -> sqlite3.Connection:
     """A fresh database of this kind, with the schema of the program."""
     database = sqlite3.connect(":memory:", isolation_level=None)
-    database.executescript(_schema(kind))
+    _empty(kind).backup(database)
     return database
 
 
 @cache
-def _schema(kind: str) -> str:
-    with tempfile.TemporaryDirectory() as folder:
-        database = open_database(Path(folder) / f"{kind}.db", kind)
-        try:
-            return "\n".join(database.iterdump())
-        finally:
-            database.close()
+def _empty(kind: str) -> sqlite3.Connection:
+    empty = sqlite3.connect(":memory:", check_same_thread=False)
+    with tempfile.TemporaryDirectory() as folder, closing(open_database(Path(folder) / f"{kind}.db", kind)) as made:
+        made.backup(empty)
+    return empty

@@ -69,9 +69,15 @@ def _say(rng: Random, names: list[str]) -> dict[str, Any]:
     return {"to": rng.choice(names), "count": rng.choice((1, 1, 1, 2, 3, 6, 25, 70)), "size": rng.choice(_SIZES)}
 
 
+def _write(rng: Random, names: list[str]) -> dict[str, Any]:
+    """Whether the other is there or not."""
+    return {"to": rng.choice(names), "count": rng.choice((1, 1, 1, 2, 3, 6, 25)), "size": rng.choice(_SIZES)}
+
+
 _USER: Final[dict[str, tuple[int, Maker]]] = {
     "call": (22, _call),
     "say": (42, _say),
+    "write": (24, _write),
     "accept": (3, lambda rng, names: {}),
     "refuse": (3, lambda rng, names: {}),
     "cancel": (4, lambda rng, names: {}),
@@ -108,6 +114,7 @@ FAULTS: Final[dict[str, Maker]] = {
         {"how": rng.choice(("flip", "replay", "again", "swap", "drop")), "count": rng.choice((1, 1, 2, 4))}
     ),
     "flip": lambda rng, names: _way(rng) | {"after": rng.choice((rng.randrange(200), rng.randrange(40_000)))},
+    "full": lambda rng, names: {"how": rng.choice(("disk", "statement")), "seconds": rng.choice((0.0, 1.0, 8.0))},
 }
 """What can go wrong, by name: the arguments of each."""
 
@@ -131,6 +138,6 @@ def make_plan(seed: int, users: int, count: int, faults: Collection[str]) -> Pla
         else:
             (verb,) = rng.choices(verbs, weights)
             args = _USER[verb][1](rng, [name for name in (pair if close else names) if name != user])
-        who = "server" if verb == "restart" else f"{user}/{device}"
+        who = "server" if verb in ("restart", "full") else f"{user}/{device}"
         steps.append(Step(number, round(now, 3), who, verb, args))
     return Plan(seed, users, tuple(steps))

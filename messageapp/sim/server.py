@@ -12,12 +12,13 @@ from typing import Any, Final, cast
 import trio
 
 from messageapp.limits import Limits
+from messageapp.server.denial import RequestDenied
 from messageapp.server.directory import Directory
+from messageapp.server.mailbox import Mailbox
 from messageapp.server.pump import Pump
 from messageapp.server.router import Router
 from messageapp.server.serve import Server
 from messageapp.server.session import Session
-from messageapp.wire.commands import ErrorCode
 from messageapp.wire.records import Packed, Record
 
 from .history import History, seeded
@@ -80,34 +81,26 @@ class Tricks:
 
 
 class Relay(Router):
-    def __init__(self, directory: Directory, limits: Limits, tricks: Tricks) -> None:
-        super().__init__(directory, limits)
+    def __init__(self, directory: Directory, limits: Limits, tricks: Tricks, mailbox: Mailbox | None) -> None:
+        super().__init__(directory, limits, mailbox=mailbox)
         self._tricks = tricks
-        self._passing: list[Packed] = []
 
     def _forward(self, session: Session, records: list[Packed]) -> None:
         if self._tricks.idle(session.user):
-            self._pass(session, records)
+            super()._forward(session, records)
             return
         invite = self._invite(session)
         for packed in records:
             passed, late = self._tricks.play(session.user, Record.unpack(packed), invite)
             for record in passed:
-                self._pass(session, [record.pack()])
+                super()._forward(session, [record.pack()])
             peer = self._presence.chat_peer(session)
             if peer is not None:  # unasked for: nobody is told what becomes of these, whose ids may be others' by now
                 peer.outbox.relay([record.pack() for record in late])
 
-    def _pass(self, session: Session, records: list[Packed]) -> None:
-        self._passing = records
-        super()._forward(session, records)
-        self._passing = []
-
-    def _refuse(self, session: Session, identifier: int, code: ErrorCode, text: str) -> None:
-        for record in map(Record.unpack, self._passing):
-            if record.id == identifier:  # what was taken has no id any more
-                self._tricks.ledger.turn_down(session.user, record.argument, self._invite(session))
-        super()._refuse(session, identifier, code, text)
+    def _turn_down(self, session: Session, record: Record, denied: RequestDenied) -> None:
+        self._tricks.ledger.turn_down(session.user, record.argument, self._invite(session))
+        super()._turn_down(session, record, denied)
 
     def _invite(self, session: Session) -> bytes:
         """Of the chat that this session is in."""
@@ -122,7 +115,7 @@ class SimServer(Server):
 
     def __init__(self, wires: dict[SimStream, Wire], tricks: Tricks, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self.router = Relay(self.directory, self.limits, tricks)
+        self.router = Relay(self.directory, self.limits, tricks, self.mailbox)
         self.served: dict[int, Wire] = {}  # by the number in the log
         self._wires = wires
         self._direct: dict[int, DirectStream] = {}

@@ -12,10 +12,13 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 from unittest.mock import patch
 
-from messageapp.client import client as client_module
+from messageapp.client import keying, prekeys
 from messageapp.client.conversations import Conversation
+from messageapp.e2ee.envelope import Envelope
 from messageapp.e2ee.exchange import Parties
+from messageapp.e2ee.session import ChatSession
 from messageapp.limits import Limits
+from messageapp.server import serve
 from messageapp.server.outbox import Outbox
 from messageapp.server.session import Session
 from messageapp.wire import records
@@ -32,6 +35,8 @@ __all__ = ["spying"]
 
 _MOST_RECORD: Final = 131_072  # an empty queue takes one of any size
 _GOODBYE: Final = 1
+_TICK_SECONDS: Final = 2.0  # looking four times a second for what seldom comes was half of a run's cost
+FEW_PREKEYS: Final = 4  # so that the last-resort one has its turn, and a login costs little
 
 
 @contextmanager
@@ -41,7 +46,11 @@ def spying(history: History, ledger: Ledger, limits: Limits) -> Iterator[None]:
             *_records(history),
             (Outbox, "_queue", _watched_queue(history, limits)),
             (Session, "end", _watched_end(history, limits)),
-            (client_module, "Conversation", _watched_conversation(ledger)),
+            (keying, "Conversation", _watched_conversation(ledger)),
+            (ChatSession, "seal_envelope", _counted_seal(ledger)),
+            (prekeys, "ONE_TIME", FEW_PREKEYS),
+            (prekeys, "REFILL", FEW_PREKEYS // 2),
+            (serve, "_CHECK_SECONDS", _TICK_SECONDS),
         ):
             stack.enter_context(patch.object(target, name, replacement))
         yield
@@ -107,6 +116,16 @@ def _watched_end(history: History, limits: Limits) -> Any:
     return spied
 
 
+def _counted_seal(ledger: Ledger) -> Any:
+    seal = ChatSession.seal_envelope
+
+    def spied(self: ChatSession, envelope: Envelope) -> bytes:
+        ledger.in_session[self.user, self.chat_id] += 1
+        return seal(self, envelope)
+
+    return spied
+
+
 def _watched_conversation(ledger: Ledger) -> type[Conversation]:
     class Watched(Conversation):
         def __init__(self, *, user: str, peer: str, parties: Parties, random: Any, **others: Any) -> None:
@@ -115,9 +134,10 @@ def _watched_conversation(ledger: Ledger) -> type[Conversation]:
             self._end = End(random.owner, user, peer, parties.invite)
             ledger.opened(self._end)
 
-        def seal(self, text: str | None, time_ms: int) -> bytes:
-            content = super().seal(text, time_ms)
-            ledger.sealed(self._end, text, content)
+        def seal_envelope(self, envelope: Envelope) -> bytes:
+            content = super().seal_envelope(envelope)
+            self._end.chat = self.session.chat_id
+            ledger.sealed(self._end, envelope.text, content)
             return content
 
     return Watched

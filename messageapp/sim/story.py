@@ -31,7 +31,9 @@ class Story:
                 if (end := self._in_chat(event)) is not None:
                     end.secure = True
             case ev.TextReceived():
-                self._show(event)
+                self._show(event, self._in_chat(event))
+            case ev.MessageReceived():
+                self._show(event, None)
             case ev.Missing():
                 if (end := self._in_chat(event)) is not None:
                     end.missing += event.count
@@ -79,8 +81,9 @@ class Story:
             return None
         return end
 
-    def _show(self, event: ev.TextReceived) -> None:
-        end, text = self._in_chat(event), self._ledger.texts.get(event.text)
+    def _show(self, event: ev.TextReceived | ev.MessageReceived, end: End | None) -> None:
+        """`end`: the chat in which it came."""
+        text, seat = self._ledger.texts.get(event.text), self.owner.partition("#")[0]
         if text is None:
             self._history.breaks(
                 "texts are unaltered", f"{self.owner} was shown {event.text[:24]!r}, which nobody said"
@@ -89,13 +92,14 @@ class Story:
             self._history.breaks(
                 "texts reach whom they were meant for", f"{text} was shown to {self.owner} as of {event.peer}"
             )
-        elif text.shown:
+        elif seat in text.kept_by:
             self._history.breaks("no text twice", f"{text} was shown twice")
-        elif end is not None:
-            text.shown = True
-            end.shown.append(event.text)
-            if event.late:
-                end.late.append(event.text)
+        else:
+            text.kept_by.add(seat)
+            if end is not None:
+                end.shown.append(event.text)
+                if event.late:
+                    end.late.append(event.text)
 
     def _undecryptable(self, event: ev.UndecryptableText) -> None:
         if (end := self._in_chat(event)) is None:
@@ -144,6 +148,11 @@ def brief(event: ev.Event) -> str:
     match event:
         case ev.TextReceived():
             return f"< {event.peer}: {event.text[:24]}{' (late)' if event.late else ''}"
+        case ev.MessageReceived():
+            how = "healed" if event.healed else "late" if event.late else "stored"
+            return f"< {event.peer}: {event.text[:24]} ({how})"
+        case ev.MessageChanged():
+            return f"< #{event.number} to {event.peer} is {event.state} {event.cause}"
         case ev.NotDelivered():
             return f"< not delivered: {event.text[:24]} ({event.reason})"
         case ev.Ended():

@@ -16,6 +16,7 @@ from messageapp_keys.kem import DEFAULT_SUITES, SWIFT
 
 from .excuses import ends_session, fails_login
 from .history import seeded
+from .ledger import Text
 from .materials import SERVER_NAME, Keys, Seeded, identity, memory_database, server_keys
 from .plan import Step
 from .story import Story, brief
@@ -120,6 +121,8 @@ class Seat:
                 how, after = self.world.answers.get((peer, self.user), ("accept", 0.0))
                 if self._actions is not None and how != "ignore":
                     self._actions.start_soon(self._answer, client, peer, how, after)
+            case ev.MessageUnreadable(peer=peer):
+                self.world.mail.check_unreadable(self, peer)
             case ev.Ended(error=error):
                 self.last = error
                 self._check_end(client, wire, error)
@@ -143,7 +146,7 @@ class Seat:
             self.world.history.breaks("nobody is kept out", f"{self.owner}: {type(error).__name__}: {error}")
 
     def _check_end(self, client: Client, wire: Wire, error: MessageAppError | None) -> None:
-        if error is None or ends_session(wire, error, exiting=client._exiting):
+        if error is None or ends_session(wire, error, exiting=client.exiting):
             return
         broke = isinstance(error, RemoteProtocolError)
         invariant = "nobody breaks the protocol" if broke else "no session ends without a reason"
@@ -160,6 +163,8 @@ class Seat:
         match step.verb:
             case "say":
                 actions.start_soon(self._say, client, step)
+            case "write":
+                actions.start_soon(self._write, client, step)
             case "list":
                 for _ in range(step.args["count"]):
                     actions.start_soon(self._try, "list", client.list_users)
@@ -214,13 +219,29 @@ class Seat:
                 return
             await self.say(client, peer, step.args["size"])
 
+    async def _write(self, client: Client, step: Step) -> None:
+        for _ in range(step.args["count"]):
+            await self.write(client, step.args["to"], step.args["size"])
+
+    async def write(self, client: Client, peer: str, size: int = 0) -> None:
+        text = self._text(peer, size)
+        text.written = True
+        await self._utter("write", text, lambda: client.write(peer, text.text))
+
     async def say(self, client: Client, peer: str, size: int = 0) -> None:
+        text = self._text(peer, size)
+        await self._utter("say", text, lambda: client.say(text.text))
+
+    def _text(self, peer: str, size: int) -> Text:
         self._texts += 1
         start = f"{self.name} to {peer} {self._texts}."
         said = self.world.ledger.said((start + _WIDE * size)[: max(size, len(start))].rstrip(), self.owner, peer)
         said.leaving = self._leaving > 0
-        said.refused = True  # also where it is cancelled
-        said.refused = not await self._try("say", lambda: client.say(said.text))
+        return said
+
+    async def _utter(self, verb: str, text: Text, act: Callable[[], Awaitable[int]]) -> None:
+        text.refused = True  # also where it is cancelled
+        text.refused = not await self._try(verb, act)
 
 
 def _waits(client: Client) -> bool:

@@ -16,6 +16,7 @@ from messageapp_keys.kem import HYBRID, SWIFT
 from . import faults, invariants
 from .history import History, seeded
 from .ledger import Ledger
+from .mail import SimMail, check_mail
 from .materials import BEGIN, Keys, Seeded, identity, memory_database, server_keys
 from .plan import FAULTS, Plan, Step, seats_of
 from .reckoning import check_texts
@@ -53,6 +54,7 @@ class World:
         self.wires: dict[SimStream, Wire] = {}  # by the server's end
         self.server: SimServer | None = None
         self._users = memory_database("server")
+        self.mail = SimMail(self)
         self._listener: Listener | None = None
         self._restarts = 0
         self._again: float | None = None  # seconds until the next server, None for none
@@ -63,8 +65,14 @@ class World:
             add_user(self._users, user, identity(plan.seed, user).bundle, 0)
         self.seats = {f"{user}/{device}": Seat(self, user, device) for user, device in seats_of(plan.users)}
 
+    @property
+    def doubles(self) -> set[str]:
+        """Users with more than one device."""
+        return {user for user, device in seats_of(self.plan.users) if device > 0}
+
     def close(self) -> None:
         self._users.close()
+        self.mail.close()
         for seat in self.seats.values():
             seat.database.close()
 
@@ -121,11 +129,13 @@ class World:
         while True:
             self._restarts += 1
             self._listener, self._again, self._kill = Listener(), None, trio.CancelScope()
+            directory = SqliteDirectory(self._users)
             self.server = SimServer(
                 self.wires,
                 self.tricks,
                 offer=server_keys()[1],
-                directory=SqliteDirectory(self._users),
+                directory=directory,
+                mailbox=self.mail.open(directory, LIMITS),
                 keys=Keys(),
                 limits=LIMITS,
                 suites=(HYBRID, SWIFT),
@@ -179,7 +189,9 @@ class World:
         for seat in self.seats.values():
             if seat.client is not None and seat.client.peer is not None:
                 await seat.say(seat.client, seat.client.peer)
+            await self.mail.last_words(seat)
         await trio.sleep(_LAST_SECONDS)
+        check_mail(self)
         check_texts(self.ledger, self.history)
         for seat in self.seats.values():
             seat.leave()

@@ -172,6 +172,15 @@ def _clients(bench: Bench) -> Found:
     yield "two clients and the server", bench.with_server(job, generator=False)
 
 
+def _mail(bench: Bench) -> Found:
+    yield "stored messages", bench.with_server({"name": "mail", "mail": bench.counts["mail"]}, generator=False)
+
+
+def _restart(bench: Bench) -> Found:
+    job = {"name": "restart", "home": str(bench.home), "restart": bench.counts["restart"]}
+    yield "restart of the server", bench.run("bench.restart", job)
+
+
 def _library(bench: Bench) -> Found:
     yield "in the library", bench.run("bench.local", {"name": "layers", "texts": bench.counts["texts"]})
     yield "in the library", bench.run("bench.local", {"name": "keys", "repeats": bench.counts["repeats"]})
@@ -180,6 +189,11 @@ def _library(bench: Bench) -> Found:
 def _keylog(bench: Bench) -> Found:
     job = {"name": "log", "home": str(bench.home), "leaves": bench.counts["leaves"], "replay": bench.counts["replay"]}
     yield "key log", bench.run("bench.keylog", job)
+
+
+def _search(bench: Bench) -> Found:
+    job = {"name": "search", "home": str(bench.home), "stored": bench.counts["stored"]}
+    yield "stored messages of a client", bench.run("bench.search", job)
 
 
 def _peers(bench: Bench) -> Found:
@@ -197,7 +211,10 @@ GROUPS: Final[dict[str, Callable[[Bench], Found]]] = {
     "large": _large,
     "memory": _memory,
     "clients": _clients,
+    "mail": _mail,
+    "restart": _restart,
     "library": _library,
     "keylog": _keylog,
+    "search": _search,
     "peers": _peers,
 }

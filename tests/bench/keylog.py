@@ -16,9 +16,9 @@ from random import Random
 from typing import Any, Final
 
 from messageapp.client.keylog import KeyLog
-from messageapp.store.database import open_database
+from messageapp.store.database import open_database, transaction
 from messageapp.store.keylog import LogStore
-from messageapp.store.logs import KnownLog, save_log, transaction
+from messageapp.store.logs import KnownLog, save_log
 from messageapp_keys.keylog import Leaf, log_origin
 from messageapp_keys.merkle import leaf_hash, verify_consistency_untrusted, verify_inclusion_untrusted
 from messageapp_keys.notes import Checkpoint, LogKey, sign_note

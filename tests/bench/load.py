@@ -9,6 +9,7 @@ from __future__ import annotations
 from .clients import clients
 from .large import large
 from .logins import logins
+from .mail import mail
 from .relay import relay
 from .rows import run_job
 from .scaling import memory, scaling
@@ -19,6 +20,7 @@ if __name__ == "__main__":
             "clients": clients,
             "large": large,
             "logins": logins,
+            "mail": mail,
             "memory": memory,
             "relay": relay,
             "scaling": scaling,

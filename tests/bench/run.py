@@ -47,11 +47,14 @@ FULL: Final[dict[str, Any]] = {
     "longer": 10,
     "large_messages": 600,
     "idle": 500,
+    "mail": 10_000,
+    "restart": 200,
     "chats": 6,
     "texts": 2000,
     "repeats": 5,
     "leaves": 1_000_000,
     "replay": 50_000,
+    "stored": 100_000,
 }
 QUICK: Final[dict[str, Any]] = {
     "quick": True,
@@ -69,11 +72,14 @@ QUICK: Final[dict[str, Any]] = {
     "longer": 10,
     "large_messages": 150,
     "idle": 100,
+    "mail": 2000,
+    "restart": 50,
     "chats": 3,
     "texts": 500,
     "repeats": 3,
     "leaves": 20_000,
     "replay": 5000,
+    "stored": 10_000,
 }
 _OTHERS: Final = 1500  # users that the logins take, beside the pairs
 _FILES_LEFT: Final = 500

@@ -85,8 +85,10 @@ def start_server(
     before: Sequence[str] = (),
     rsa_pool: int = 1,
     checkout: Path | None = None,
+    port: int = 0,
 ) -> Iterator[RunningServer]:
-    """`messageapp serve` on a free port of the loopback; `before` goes between `python` and `-m` (a profiler).
+    """`messageapp serve` on a port of the loopback (0: a free one); `before` goes between `python` and `-m` (a
+    profiler).
 
     With `checkout` the server is that of another checkout. Leaving stops it with SIGTERM, and kills it where that does
     not help. `RuntimeError` where it does not start.
@@ -97,7 +99,7 @@ def start_server(
     if checkout is not None:
         environment["PYTHONPATH"] = os.pathsep.join(str(checkout / folder) for folder in (".", "cli", "keys"))
     with _started(
-        [*before, "-m", "messageapp_cli.main", "serve", "0", *options], home / "server.log", environment
+        [*before, "-m", "messageapp_cli.main", "serve", str(port), *options], home / "server.log", environment
     ) as server:
         yield server
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -12,12 +13,12 @@ import trio
 from messageapp.client.client import Client, open_client
 from messageapp.client.login import Account, dial
 from messageapp.client.trust import Trust
-from messageapp.store.database import open_database
+from messageapp.store.database import Database, open_database
 from messageapp.store.users import add_user
 from messageapp_keys.certificate import load_certificate_untrusted
 from messageapp_keys.identity import PrivateIdentity
 from messageapp_keys.kem import SWIFT
-from support.processes import Site, save
+from support.processes import Site, open_account, save
 
 __all__ = ["CountingStream", "Person", "Steps", "integrity"]
 
@@ -82,7 +83,7 @@ class Person:
     async def online(self, steps: Steps | None = None) -> AsyncIterator[Client]:
         """Logged in. `MessageAppError` where that fails."""
         site = self._site
-        with closing(open_database(site.home.trust(self.name), "account")) as database:
+        with closing(open_account(site.home, self.name)) as database:
             account = Account(
                 user=self.name,
                 identity=self._identity,
@@ -102,10 +103,12 @@ class Person:
 
 def integrity(site: Site, *names: str) -> None:
     """Every database opens, and SQLite finds nothing wrong in it."""
-    files = [(site.home.directory, "server"), *((site.home.trust(name), "account") for name in names)]
-    for path, kind in files:
+    openings: dict[Path, Callable[[], Database]] = {
+        site.home.directory: lambda: open_database(site.home.directory, "server")
+    }
+    openings |= {site.home.account(name): partial(open_account, site.home, name) for name in names}
+    for path, opening in openings.items():
         if not path.exists():
             continue
-        database: sqlite3.Connection
-        with closing(open_database(path, kind)) as database:
+        with closing(opening()) as database:
             assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)], path

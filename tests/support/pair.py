@@ -27,7 +27,7 @@ from messageapp.wire.records import RecordOpener, RecordSealer
 from messageapp.wire.states import Role, State
 from messageapp_keys import labels
 from messageapp_keys.certificate_reading import certificate_der, leaf_names, spki_hash
-from messageapp_keys.codec import vec8, vec16
+from messageapp_keys.codec import u16, vec8, vec16, vec24
 from messageapp_keys.identity import IdentityBundle, PrivateIdentity, Signatures, write_signatures
 from messageapp_keys.kem import HYBRID, SUITES, SWIFT, Suite, encapsulate_untrusted
 from messageapp_keys.ratchetkeys import RatchetKeys
@@ -38,6 +38,7 @@ from .keys import NOW, SERVER, authority, identity, leaf, temporary
 
 ALL_SUITES = tuple(SUITES.values())
 DEVICE = bytes(range(16))
+Change = Callable[[bytes], bytes]
 
 
 def offer_of(key: PrivateKey, certificate: x509.Certificate, *more: x509.Certificate) -> ServerOffer:
@@ -231,6 +232,44 @@ def changed_m1(m1: bytes, **fields: Any) -> bytes:
 
 
 # Chats ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class HandC3:
+    """C3 of alice to bob over `offer`: a C2, or with its `temp_pub` a prekey."""
+
+    c1: bytes
+    offer: bytes
+    who: PrivateIdentity = field(default_factory=lambda: identity("ed25519", "alice"))
+    label: bytes = labels.SIG_C3
+    caller_key: bytes = field(default_factory=lambda: identity("ed25519", "alice").key_id)
+    receiver_key: bytes = field(default_factory=lambda: identity("ed25519", "bob").key_id)
+    encapsulated: Change = lambda raw: raw
+    sealed: Change = lambda raw: raw
+    plaintext: Change = lambda raw: raw
+    body: Change = lambda raw: raw
+    signatures: Callable[[Signatures], Signatures] = lambda made: made
+    temp_pub: bytes = b""
+
+    def encode(self) -> bytes:
+        suite, temp_pub = SWIFT, self.temp_pub
+        if not temp_pub:
+            suite, size = SUITES[int.from_bytes(self.offer[32:34], "big")], int.from_bytes(self.offer[34:36], "big")
+            temp_pub = self.offer[36 : 36 + size]
+        raw, secret = encapsulate_untrusted(suite, temp_pub, os.urandom)
+        encapsulated = self.encapsulated(raw)
+        transcript = digest(b"MessageApp v2 TH-CE", vec24(self.c1), vec24(self.offer), vec16(encapsulated))
+        salt = hashlib.sha256(b"MessageApp v2 chat extract" + u16(suite.code)).digest()
+        self.prk = hmac.digest(salt, secret, "sha256")
+        body = self.body(transcript + self.caller_key + self.receiver_key)
+        proof = write_signatures(self.signatures(self.who.sign(self.label, body)))
+        key = expand(self.prk, b"c3 auth", transcript)
+        sealed = self.sealed(AESGCM(key).encrypt(bytes(12), self.plaintext(proof), transcript))
+        return vec16(encapsulated) + vec16(sealed)
+
+    def transcript(self, c3: bytes) -> bytes:
+        """TH_C3."""
+        return digest(b"MessageApp v2 TH-C3", vec24(self.c1), vec24(self.offer), vec24(c3))
 
 
 @dataclass
