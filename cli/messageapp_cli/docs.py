@@ -20,7 +20,7 @@ import click
 from messageapp.limits import limit_rows
 from messageapp.server.presence import RULES, Rule
 from messageapp.wire import commands as wire
-from messageapp.wire import keylog_forms
+from messageapp.wire import keylog_forms, mail_forms
 from messageapp.wire.records import RecordOpener
 from messageapp.wire.states import SENDS, Role, State
 from messageapp_keys.types import TrafficSecret
@@ -60,6 +60,14 @@ _LAYOUTS: Final[dict[type[object], str]] = {
     keylog_forms.NewKey: "vec16 bundle, vec16 signatures of the old key, vec16 signatures of the new key",
     wire.Block: "u8 op, vec8 user",
     wire.BlockList: "n × vec8 user",
+    mail_forms.PrekeyUpload: "n × prekey (§9.1); empty: a question",
+    mail_forms.PrekeyState: "u16 one-time left, u64 expiry of the last-resort one, u8 this device, u32 seconds kept",
+    mail_forms.PrekeyRequest: "vec8 user",
+    mail_forms.PeerPrekey: "vec8 user, vec16 bundle, vec24 proof, [16] device, vec16 prekey",
+    mail_forms.MailRequest: "vec8 to, [16] id, vec24 blob",
+    mail_forms.Stored: "[16] id, u64 seq",
+    mail_forms.Delivery: "vec8 from, u64 seq, [16] id, vec24 blob",
+    mail_forms.Acknowledgement: "n × u64 seq",
 }
 _EFFECTS: Final = {
     "ring": "`reqt` (caller) to every session of the peer; reply `reqt` (called user)",
@@ -227,7 +235,7 @@ def cli_reference() -> str:
         "## Commands",
         *(_command(name, command) for name, command in cli_commands()),
         "## At the prompt",
-        _table(("command", "meaning", "in a chat, with `/`"), prompt),
+        _table(("command", "meaning", "in a chat or conversation, with `/`"), prompt),
         help_lines()[-2] + " " + help_lines()[-1],
         _PLAIN,
         "## Limits of a server",
@@ -255,7 +263,9 @@ Folders have the mode 0700, files 0600. One home may hold a server and several u
 | `server.toml` | settings of the server, optional |
 | `identities/NAME.key` | a private identity, sealed with a passphrase |
 | `identities/NAME.next` | the next private key, sealed, while `keys rotate` makes it known to the servers |
-| `accounts/NAME/trust.db` | the keys of peers and servers that a user has seen, and the key logs |
+| `accounts/NAME/account.db` | messages, keys of peers and servers that were seen, key logs: encrypted as a whole |
+| `accounts/NAME/account.key` | the key of `account.db`, sealed with the passphrase |
+| `accounts/NAME/lock` | held by the client that uses the account: one at a time |
 | `accounts/NAME/witness.key` | the key of a witness, `messageapp log witness` |
 | `accounts/NAME/evidence/` | checkpoints with which a server was caught at a lie |
 
@@ -263,13 +273,15 @@ Folders have the mode 0700, files 0600. One home may hold a server and several u
 |---|---|
 | `MESSAGEAPP_HOME` | the home folder, where `--home` is not given |
 | `MESSAGEAPP_PASSPHRASE` | the passphrase, where `--passphrase-file` is not given |
+| `MESSAGEAPP_NEW_PASSPHRASE` | the new one of `passwd`, where `--new-passphrase-file` is not given |
 | `MESSAGEAPP_DEBUG` | any value: an internal error shows its traceback, which may hold what was typed |"""
 
 _PLAIN: Final = """\
 `connect --plain` and `demo --plain` read commands from stdin and print lines without escape sequences. They are chosen
 by themselves where stdin or stdout is no terminal, or TERM is empty or `dumb`. A command is carried out before the next
-line is read. A line that is no command waits while a call is under way, until the chat is secure or the call is over.
-The end of the input leaves the chat and logs off."""
+line is read; `msg` waits until the server has the message, or a reason why not is known, 10 s at most. A line that is
+no command waits while a call is under way, until the chat is secure or the call is over. The end of the input leaves
+the chat and logs off."""
 
 _LIMITS: Final = """\
 Set with `serve --limit NAME=VALUE`, or under `[limits]` in `server.toml`; the command line counts more. A value is a
